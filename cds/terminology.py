@@ -1,0 +1,752 @@
+"""Value sets and the table of analytes: which concept a code stands for, and how it is measured.
+
+Reads ``analytes.yaml`` and ``valuesets/*.yaml`` of one or more ruleset folders, refuses what
+is wrong in them with file and line, and answers look-ups by one or two dict hits. All
+clinical knowledge is in those files; here are only the shapes of it and the handling of code
+systems. Nothing here looks at a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field, PlainValidator
+
+from cds.errors import RuleError, TerminologyError, UnitError
+from cds.units import convert, unit_of
+from cds.yamlfile import Lines, load_yaml
+
+__all__ = [
+    "SYSTEMS",
+    "AdjustedCalcium",
+    "Analyte",
+    "Answer",
+    "CodeEntry",
+    "Hemolysis",
+    "LabCode",
+    "Limits",
+    "Question",
+    "Ratio",
+    "Slip",
+    "Terminology",
+    "ValueSet",
+    "canonical_system",
+    "load_terminology",
+    "seconds_of",
+]
+
+# ------------------------------------------------------------------------- code systems
+
+SYSTEMS: Final[dict[str, str]] = {
+    "snomed": "http://snomed.info/sct",
+    "loinc": "http://loinc.org",
+    "icd10cm": "http://hl7.org/fhir/sid/icd-10-cm",
+    "hpo": "http://human-phenotype-ontology.org",
+    "mondo": "http://purl.obolibrary.org/obo/mondo.owl",
+    "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
+}
+"""Short name in the files to FHIR URI (FHIR R4 section 4.3, "Using codes in resources")."""
+
+_ICD: Final = SYSTEMS["icd10cm"]
+_ALIASES: Final[dict[str, str]] = {
+    **{uri: uri for uri in SYSTEMS.values()},
+    "urn:oid:2.16.840.1.113883.6.96": SYSTEMS["snomed"],
+    "urn:oid:2.16.840.1.113883.6.1": SYSTEMS["loinc"],
+    "urn:oid:2.16.840.1.113883.6.90": _ICD,
+    "urn:oid:2.16.840.1.113883.6.3": _ICD,
+    "urn:oid:2.16.840.1.113883.6.88": SYSTEMS["rxnorm"],
+    # The international edition: most of its codes are categories of the American one.
+    "http://hl7.org/fhir/sid/icd-10": _ICD,
+    "http://purl.obolibrary.org/obo/hp.owl": SYSTEMS["hpo"],
+}
+
+
+def canonical_system(uri: str) -> str:
+    """The FHIR URI of a code system sent as an OID, as an edition, or with small slips.
+
+    An unknown system comes back as it is.
+
+    >>> canonical_system("urn:oid:2.16.840.1.113883.6.1"), canonical_system("https://loinc.org/")
+    ('http://loinc.org', 'http://loinc.org')
+    """
+    known = _ALIASES.get(uri)
+    if known is not None:
+        return known
+    plain = uri.strip().partition("|")[0].rstrip("/")
+    if plain.startswith("https:"):
+        plain = "http:" + plain[6:]
+    if plain.startswith("http://snomed.info/sct/"):
+        return SYSTEMS["snomed"]
+    return _ALIASES.get(plain, uri)
+
+
+def _icd(code: str) -> str:
+    """An ICD code in capitals and with its dot, which some senders leave out."""
+    code = code.upper()
+    return code if "." in code or len(code) < 4 else f"{code[:3]}.{code[3:]}"
+
+
+# ------------------------------------------------------------------------- durations
+
+_DURATION: Final = re.compile(r"P(?=.)(?:(\d{1,4})W|(?:(\d{1,5})D)?(?:T(\d{1,5})H)?)")
+
+
+def seconds_of(duration: str) -> int:
+    """The seconds of an ISO 8601 duration of weeks, or of days and hours.
+
+    Raises:
+        ValueError: it is none. Months and years have no fixed length.
+
+    >>> seconds_of("P7D"), seconds_of("PT24H")
+    (604800, 86400)
+    """
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"'{duration}' is not a duration such as P7D, P42W or PT24H")
+    weeks, days, hours = (int(part or 0) for part in match.groups())
+    return ((weeks * 7 + days) * 24 + hours) * 3600
+
+
+# ------------------------------------------------------------------------- shapes of the files
+# What can be checked of one item alone is checked in __post_init__, so that pydantic reports it
+# with its place.
+
+
+def _fraction(value: object) -> Fraction:
+    if not isinstance(value, Decimal):
+        raise ValueError("must be a number")
+    return Fraction(value)
+
+
+def _system(name: str) -> str:
+    if name not in SYSTEMS:
+        raise ValueError(f"use one of {', '.join(SYSTEMS)}")
+    return name
+
+
+def _seconds(value: object) -> int:
+    return seconds_of(str(value))
+
+
+def _unit(text: str) -> str:
+    try:
+        return unit_of(text).code
+    except UnitError as error:
+        raise ValueError(str(error)) from error
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+_Seconds = Annotated[int, PlainValidator(_seconds)]
+_Unit = Annotated[str, AfterValidator(_unit)]
+_System = Annotated[str, AfterValidator(_system)]
+_Exact = Annotated[Fraction, PlainValidator(_fraction)]
+_Positive = Annotated[Decimal, Field(gt=0)]
+_KNOWN_KEYS_ONLY: Final = pydantic.ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """A range of numbers; `row` names the row of ``sources/thresholds.yaml`` it comes from."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    ge: _Exact | None = None
+    gt: _Exact | None = None
+    le: _Exact | None = None
+    lt: _Exact | None = None
+    row: _Text | None = None
+
+    def __post_init__(self) -> None:
+        low = self.ge if self.gt is None else self.gt
+        high = self.le if self.lt is None else self.lt
+        if low is None and high is None:
+            raise ValueError("no limit is given: use ge, gt, le or lt")
+        if low is not None and high is not None and low > high:
+            raise ValueError("no number fits: the lower limit is above the upper one")
+
+    def hold(self, value: Decimal | Fraction) -> bool:
+        """Whether `value` is inside."""
+        exact = Fraction(value)
+        return (
+            (self.ge is None or exact >= self.ge)
+            and (self.gt is None or exact > self.gt)
+            and (self.le is None or exact <= self.le)
+            and (self.lt is None or exact < self.lt)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slip:
+    """Numbers that are likelier another unit or another analyte than their label says.
+
+    `within` is in `unit`, the labeled one; `says` is the doubt shown on the card.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    kind: Literal["unit", "analyte"]
+    unit: _Unit
+    within: Limits
+    says: _Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabCode:
+    """One code of an analyte.
+
+    `property` is the `cds.units.Unit.kind` that a value under this code should have ("mass",
+    "substance", ...). `molar_mass` (g/mol) overrides the analyte's, where the code counts
+    only a part of the molecule (urea nitrogen).
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    code: _Text
+    display: _Text
+    property: _Text
+    system: _System = "loinc"
+    molar_mass: _Positive | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analyte:
+    """One thing that is measured, or computed from what is measured (then without codes).
+
+    `unit` is the canonical UCUM unit of every value, `molar_mass` in g/mol, `valence` charges
+    per particle, `decimals` how many are shown. `plausible` are the limits in `unit` (None: no
+    limit). `fresh` and `context` are seconds: how old a result may be for its full tier, and to
+    be used at all.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    id: _Id
+    name: _Text
+    unit: _Unit
+    decimals: Annotated[int, Field(ge=0, le=6)]
+    fresh: _Seconds
+    context: _Seconds
+    molar_mass: _Positive | None = None
+    valence: Annotated[int, Field(gt=0)] | None = None
+    plausible: Limits | None = None
+    slips: tuple[Slip, ...] = ()
+    codes: tuple[LabCode, ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = {unit_of(self.unit).kind}
+        if self.molar_mass is not None:
+            kinds |= {"mass", "substance"}
+        for code in self.codes:
+            if code.property not in kinds:
+                fitting = " or ".join(sorted(kinds))
+                raise ValueError(
+                    f"property '{code.property}' of {code.code} does not convert into "
+                    f"{self.unit}; use {fitting}"
+                )
+
+    def convert(self, value: Decimal, unit: str, code: LabCode | None = None) -> Fraction:
+        """`value`, in the UCUM unit `unit` and sent under `code`, in this analyte's unit, exactly.
+
+        Raises:
+            UnitError: `unit` is unknown or does not convert for this analyte.
+        """
+        molar_mass = code.molar_mass if code and code.molar_mass else self.molar_mass
+        return convert(value, unit, self.unit, molar_mass=molar_mass, valence=self.valence)
+
+    def slip(self, value: Decimal, unit: str) -> Slip | None:
+        """The slip that a value as sent, in the UCUM unit `unit`, looks like, or None."""
+        for slip in self.slips:
+            if slip.unit == unit and slip.within.hold(value):
+                return slip
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEntry:
+    """One code of a value set; ``prefix`` (ICD only) also stands for every code below it."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    system: _System
+    code: _Text
+    display: _Text
+    match: Literal["exact", "prefix"] = "exact"
+
+    def __post_init__(self) -> None:
+        if self.match == "prefix" and self.system != "icd10cm":
+            raise ValueError("only codes of icd10cm match by prefix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueSet:
+    """The codes of one clinical concept; `includes` adds those of other sets, wholly.
+
+    `counts_for` is for how many seconds a record of it counts, where that is its own.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    id: _Id
+    kind: Literal["symptom", "condition", "lifestyle", "medication", "history"]
+    name: _Text
+    codes: tuple[CodeEntry, ...] = ()
+    includes: tuple[_Id, ...] = ()
+    counts_for: _Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one coded answer says about a concept."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    system: _System
+    code: _Text
+    display: _Text
+    concept: _Id
+    present: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question (Observation.code) whose coded answers matter; other answers say nothing."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    question: CodeEntry
+    when: Annotated[tuple[Answer, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustedCalcium:
+    """How calcium is judged: adjusted for albumin where that can be trusted.
+
+    ``total + coefficient * (reference_albumin - albumin)``, each in the unit of its analyte.
+    `id` is the analyte that rules test, made from the laboratory's own adjusted `result`, from
+    `total` and `albumin`, or from `total` alone: outside `albumin_range`, or with an `egfr`
+    below `unreliable_egfr_lt`. `same_draw_within` is in seconds.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    id: _Id
+    result: _Id
+    ionized: _Id
+    total: _Id
+    albumin: _Id
+    egfr: _Id
+    coefficient: _Exact
+    reference_albumin: _Exact
+    albumin_range: Limits
+    unreliable_egfr_lt: _Exact
+    same_draw_within: _Seconds
+    source: _Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A result divided by the laboratory's own upper limit, or by `default` if none was sent.
+
+    `id` is the analyte that rules test, `of` the one measured; `default` is in its unit.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    id: _Id
+    of: _Id
+    divided_by: Literal["upper-limit"]
+    default: _Positive
+    source: _Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hemolysis:
+    """How a possibly hemolyzed specimen is recognized and which analytes it makes doubtful.
+
+    `specimen_conditions` are codes of HL7 v2 table 0493, `words` whole words of a note, and
+    `negations` words that directly before them mean the opposite.
+    """
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    specimen_conditions: tuple[_Text, ...]
+    words: tuple[_Text, ...]
+    negations: tuple[_Text, ...]
+    raises: tuple[_Id, ...]
+    source: _Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AnalyteFile:
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    version: _Text
+    source: _Text
+    retrieved: _Text
+    license: _Text
+    analytes: tuple[Analyte, ...] = ()
+    adjusted_calcium: AdjustedCalcium | None = None
+    derived: tuple[Ratio, ...] | None = None
+    doubts: dict[_Id, _Text] | None = None
+    hemolysis: Hemolysis | None = None
+    symptom_window: _Seconds | None = None
+
+
+# Of all files, exactly one has each of these.
+_BLOCKS: Final = ("adjusted_calcium", "derived", "doubts", "hemolysis", "symptom_window")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ValueSetFile:
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    version: _Text
+    source: _Text
+    retrieved: _Text
+    license: _Text
+    value_sets: tuple[ValueSet, ...] = ()
+    answers: tuple[Question, ...] = ()
+
+
+# ------------------------------------------------------------------------- what is loaded
+
+_Key = tuple[str, str]
+_Said = tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminology:
+    """All value sets and analytes of the loaded folders; systems are canonical FHIR URIs.
+
+    `analytes`, `value_sets` and `derived` are by id, `doubts` maps the code of a doubt to its
+    clinical wording. `symptom_window` is in seconds. `questions` are the (system, code) pairs
+    whose coded answers matter.
+    """
+
+    analytes: Mapping[str, Analyte]
+    value_sets: Mapping[str, ValueSet]
+    adjusted_calcium: AdjustedCalcium
+    derived: Mapping[str, Ratio]
+    doubts: Mapping[str, str]
+    hemolysis: Hemolysis
+    symptom_window: int
+    questions: frozenset[_Key]
+    _labs: Mapping[_Key, tuple[str, LabCode]] = field(repr=False)
+    _concepts: Mapping[_Key, tuple[str, ...]] = field(repr=False)
+    _categories: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _own: Mapping[_Key, tuple[str, ...]] = field(repr=False)
+    _answers: Mapping[tuple[str, str, str, str], _Said] = field(repr=False)
+
+    def canonical_system(self, uri: str) -> str:
+        """See `canonical_system`."""
+        return canonical_system(uri)
+
+    def lab_code(self, system: str, code: str) -> LabCode | None:
+        """The entry of a code that stands for an analyte, or None."""
+        found = self._labs.get((system, code))
+        return found[1] if found else None
+
+    def analyte_of(self, system: str, code: str) -> str | None:
+        """The id of the analyte that a code stands for, or None."""
+        found = self._labs.get((system, code))
+        return found[0] if found else None
+
+    def coding_property(self, system: str, code: str) -> str | None:
+        """The kind of unit (`cds.units.Unit.kind`) that belongs to a laboratory code, or None."""
+        found = self._labs.get((system, code))
+        return found[1].property if found else None
+
+    def concepts_of(self, system: str, code: str) -> tuple[str, ...]:
+        """The ids of every value set that a code stands in; empty where none knows it.
+
+        First those that list it or, for ICD, a category above it (the nearest first), then those
+        that include one of these.
+        """
+        found = self._concepts.get((system, code))
+        if found is not None:
+            return found
+        return self._concepts_above(_icd(code)) if system == _ICD else ()
+
+    def _concepts_above(self, code: str) -> tuple[str, ...]:
+        found = self._concepts.get((_ICD, code))
+        if found is not None:
+            return found
+        for end in range(len(code) - 1, 2, -1):
+            found = self._categories.get(code[:end])
+            if found is not None:
+                return found
+        return ()
+
+    def own_concepts_of(self, system: str, code: str) -> tuple[str, ...]:
+        """The ids of the value sets that list exactly this code.
+
+        What a denial denies: that there is no eyelid twitch does not say that there is no twitch.
+        """
+        return self._own.get((system, _icd(code) if system == _ICD else code), ())
+
+    def kind_of(self, concept: str) -> str:
+        """The kind of a value set.
+
+        Raises:
+            KeyError: no value set has this id.
+        """
+        return self.value_sets[concept].kind
+
+    def answer_of(
+        self, question_system: str, question_code: str, answer_system: str, answer_code: str
+    ) -> _Said:
+        """What a coded answer says: pairs of concept and present; empty where nothing is known.
+
+        A concept that is present brings the sets that include it; an absent one does not.
+        """
+        return self._answers.get((question_system, question_code, answer_system, answer_code), ())
+
+    @property
+    def note_words(self) -> tuple[str, ...]:
+        """Words of a note that make a specimen doubtful."""
+        return self.hemolysis.words
+
+
+# ------------------------------------------------------------------------- loading
+
+
+def load_terminology(*dirs: Path) -> Terminology:
+    """The value sets and analytes of one or more ruleset folders, together.
+
+    Each folder may hold ``analytes.yaml`` and ``valuesets/*.yaml``. An id may stand only once in
+    all of them, and so may each of the other blocks of ``analytes.yaml``.
+
+    Raises:
+        TerminologyError: anything is wrong; every fault, one a line, with its file and line.
+    """
+    loader = _Loader()
+    for folder in dirs:
+        path = folder / "analytes.yaml"
+        if path.is_file():
+            loader.read_analytes(path)
+        for path in sorted((folder / "valuesets").glob("*.yaml")):
+            loader.read_value_sets(path)
+    if not loader.faults:
+        loader.check(", ".join(str(folder) for folder in dirs))
+    if loader.faults:
+        texts = (
+            f"{path}:{line}: {text}" if line else f"{path}: {text}"
+            for path, line, text in sorted(set(loader.faults))
+        )
+        raise TerminologyError("\n".join(texts))
+    return loader.build()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A key or item of one file, for messages."""
+
+    path: str
+    lines: Lines
+    loc: tuple[str | int, ...] = ()
+
+    def __truediv__(self, part: str | int) -> _Place:
+        return _Place(self.path, self.lines, (*self.loc, part))
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.lines.of(self.loc)}"
+
+
+@cache
+def _adapter(shape: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(shape)
+
+
+def _wording(kind: str, loc: tuple[str | int, ...], message: str) -> str:
+    """What a fault that pydantic found is called in a message."""
+    name = loc[-1] if loc else "the file"
+    if kind == "unexpected_keyword_argument":
+        return f"unknown key '{name}'"
+    if kind == "missing":
+        return f"key '{name}' is missing"
+    if kind == "string_type":
+        return f"'{name}' must be text; put a number or a word such as true in quotes"
+    return f"'{name}': {message.removeprefix('Value error, ')}"
+
+
+class _Loader:
+    """Reads all files, checks what concerns several items, builds; collects faults."""
+
+    def __init__(self) -> None:
+        self.faults: list[tuple[str, int, str]] = []
+        self.analytes: dict[str, tuple[Analyte, _Place]] = {}
+        self.value_sets: dict[str, tuple[ValueSet, _Place]] = {}
+        self.questions: list[tuple[Question, _Place]] = []
+        self.blocks: dict[str, tuple[Any, _Place]] = {}
+
+    def fault(self, place: _Place, text: str) -> None:
+        self.faults.append((place.path, place.lines.of(place.loc), text))
+
+    # -- read
+
+    def read_analytes(self, path: Path) -> None:
+        for file, top in self.read(path, _AnalyteFile):
+            for number, analyte in enumerate(file.analytes):
+                self.add(self.analytes, analyte.id, analyte, top / "analytes" / number)
+            for name in _BLOCKS:
+                if getattr(file, name) is not None:
+                    self.add(self.blocks, name, getattr(file, name), top / name)
+
+    def read_value_sets(self, path: Path) -> None:
+        for file, top in self.read(path, _ValueSetFile):
+            for number, value_set in enumerate(file.value_sets):
+                self.add(self.value_sets, value_set.id, value_set, top / "value_sets" / number)
+            for number, question in enumerate(file.answers):
+                self.questions.append((question, top / "answers" / number))
+
+    def read(self, path: Path, shape: Any) -> Iterator[tuple[Any, _Place]]:
+        """The content of one file, or nothing if it has a fault."""
+        try:
+            data, lines = load_yaml(path)
+        except RuleError as error:
+            self.faults.append((error.path, error.line or 0, error.message))
+            return
+        try:
+            yield _adapter(shape).validate_python(data), _Place(str(path), lines)
+        except pydantic.ValidationError as error:
+            for fault in error.errors(include_url=False):
+                text = _wording(fault["type"], fault["loc"], fault["msg"])
+                self.fault(_Place(str(path), lines, fault["loc"]), text)
+
+    def add(self, known: dict[str, Any], name: str, item: object, place: _Place) -> None:
+        if name in known:
+            self.fault(place, f"'{name}' stands twice; first at {known[name][1]}")
+        known.setdefault(name, (item, place))
+
+    # -- check
+
+    def check(self, where: str) -> None:
+        for name in _BLOCKS:
+            if name not in self.blocks:
+                self.faults.append((where, 0, f"no analytes.yaml has the block '{name}'"))
+        if self.faults:
+            return
+        measured: dict[Any, tuple[str, _Place]] = {}
+        computed = self.check_blocks()
+        for name, (analyte, place) in self.analytes.items():
+            self.check_codes(measured, name, analyte.codes, place)
+            if not analyte.codes and name not in computed:
+                self.fault(place, f"analyte '{name}' has no codes and is not computed")
+        answered = {answer.concept for question, _ in self.questions for answer in question.when}
+        for name, (value_set, place) in self.value_sets.items():
+            self.check_codes(dict(measured), name, value_set.codes, place)
+            for number, inner in enumerate(value_set.includes):
+                self.known(inner, self.value_sets, "value set", place / "includes" / number)
+            if name in self.included(name):
+                self.fault(place / "includes", f"value set '{name}' includes itself")
+            if not value_set.codes and not value_set.includes and name not in answered:
+                self.fault(place, f"value set '{name}' is empty: give it codes or leave it out")
+        for question, place in self.questions:
+            for number, answer in enumerate(question.when):
+                here = place / "when" / number / "concept"
+                self.known(answer.concept, self.value_sets, "value set", here)
+
+    def check_blocks(self) -> set[str]:
+        """Check what the blocks name; returns the analytes that they compute."""
+        calcium, place = self.blocks["adjusted_calcium"]
+        for part in ("id", "result", "ionized", "total", "albumin", "egfr"):
+            self.known(getattr(calcium, part), self.analytes, "analyte", place / part)
+        hemolysis, place = self.blocks["hemolysis"]
+        for number, name in enumerate(hemolysis.raises):
+            self.known(name, self.analytes, "analyte", place / "raises" / number)
+        ratios, place = self.blocks["derived"]
+        for number, ratio in enumerate(ratios):
+            self.known(ratio.id, self.analytes, "analyte", place / number / "id")
+            self.known(ratio.of, self.analytes, "analyte", place / number / "of")
+        return {calcium.id, *(ratio.id for ratio in ratios)}
+
+    def check_codes(self, seen: dict[Any, Any], name: str, codes: Any, place: _Place) -> None:
+        for number, code in enumerate(codes):
+            key = (code.system, code.code)
+            if key in seen:
+                there = f"'{seen[key][0]}' at {seen[key][1]}"
+                self.fault(place / "codes" / number, f"code {code.code} stands already in {there}")
+            seen.setdefault(key, (name, place / "codes" / number))
+
+    def known(self, name: str, names: Mapping[str, Any], what: str, place: _Place) -> None:
+        if name not in names:
+            self.fault(place, f"there is no {what} '{name}'")
+
+    def included(self, name: str) -> set[str]:
+        """Every set that `name` includes, at any depth."""
+        reached: set[str] = set()
+        waiting = [name]
+        while waiting:
+            found = self.value_sets.get(waiting.pop())
+            new = set(found[0].includes) - reached if found else set()
+            reached |= new
+            waiting += new
+        return reached
+
+    # -- build
+
+    def build(self) -> Terminology:
+        analytes = {name: analyte for name, (analyte, _) in sorted(self.analytes.items())}
+        value_sets = {name: value_set for name, (value_set, _) in sorted(self.value_sets.items())}
+        above: dict[str, list[str]] = {name: [] for name in value_sets}
+        for name in value_sets:
+            for inner in self.included(name):
+                above[inner].append(name)
+
+        def widen(names: Iterable[str]) -> tuple[str, ...]:
+            own = list(names)
+            return tuple(dict.fromkeys([*own, *sorted(a for name in own for a in above[name])]))
+
+        own: dict[_Key, list[str]] = {}
+        categories: dict[str, list[str]] = {}
+        for name, value_set in value_sets.items():
+            for entry in value_set.codes:
+                own.setdefault((SYSTEMS[entry.system], entry.code), []).append(name)
+                if entry.match == "prefix":
+                    categories.setdefault(entry.code, []).append(name)
+
+        def with_categories(key: _Key) -> Iterator[str]:
+            yield from own.get(key, ())
+            if key[0] == _ICD:
+                for end in range(len(key[1]), 2, -1):
+                    yield from categories.get(key[1][:end], ())
+
+        ratios = {ratio.id: ratio for ratio in self.blocks["derived"][0]}
+        return Terminology(
+            analytes=analytes,
+            value_sets=value_sets,
+            **{name: block for name, (block, _) in self.blocks.items()} | {"derived": ratios},
+            questions=frozenset(
+                (SYSTEMS[asked.question.system], asked.question.code) for asked, _ in self.questions
+            ),
+            _labs={
+                (SYSTEMS[code.system], code.code): (name, code)
+                for name, analyte in analytes.items()
+                for code in analyte.codes
+            },
+            _concepts={key: widen(with_categories(key)) for key in own},
+            _categories={code: widen(with_categories((_ICD, code))) for code in categories},
+            _own={key: tuple(names) for key, names in own.items()},
+            _answers=self.answers(widen),
+        )
+
+    def answers(
+        self, widen: Callable[[Iterable[str]], tuple[str, ...]]
+    ) -> dict[tuple[str, str, str, str], _Said]:
+        said: dict[tuple[str, str, str, str], list[tuple[str, bool]]] = {}
+        for asked, _ in self.questions:
+            system, code = SYSTEMS[asked.question.system], asked.question.code
+            for answer in asked.when:
+                names = widen([answer.concept]) if answer.present else (answer.concept,)
+                key = (system, code, SYSTEMS[answer.system], answer.code)
+                said.setdefault(key, []).extend((name, answer.present) for name in names)
+        return {key: tuple(dict.fromkeys(pairs)) for key, pairs in said.items()}
