@@ -1,0 +1,477 @@
+"""Evaluate: from firings to ranked findings, and what could not be decided and why.
+
+Firings of one finding merge; within a family only the most urgent finding is shown; findings
+of adult rules become one finding for a child. Then every rule that did not fire is judged
+in three values (Kleene): *unknown* where a criterion's fact is missing, too old or only partly
+known. Here are also the values behind `cds explain`, one `RuleTrace` a rule.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cds.facts import Normalized, Unusable
+from cds.model import (
+    Caveat,
+    Evaluation,
+    Fact,
+    Finding,
+    Firing,
+    NotEvaluated,
+    Record,
+    Suppressed,
+    Tier,
+)
+from cds.rules import (
+    All,
+    CompiledRule,
+    Leaf,
+    Node,
+    Program,
+)
+from cds.terminology import Terminology
+
+__all__ = ["Evaluator", "LeafTrace", "NodeTrace", "RuleTrace", "State"]
+
+State = Literal["yes", "no", "unknown"]
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+# Which end of an uncertain value could still pass the test that the sure end fails.
+_DOUBTFUL_END = {"low": "low_min", "high": "high_max"}
+# Reasons that name a datum which somebody recorded and we could not use.
+_RECORDED = frozenset(
+    {"unit", "implausible", "comparator", "status", "future", "date", "conflict", "stale"}
+)
+
+_RESULTS = ("lab/", "rise/", "ratio/")
+# What holds for everybody, or is the lack of something, brings no rule near.
+_NO_LEAD = ("sex/", "patient/", "no-result/")
+
+
+@dataclass(frozen=True, slots=True)
+class LeafTrace:
+    """One criterion judged: the fact it looked at, and why where it is not yes.
+
+    `needs` names the concept that an unknown criterion waits for.
+    """
+
+    leaf: Leaf
+    state: State
+    reason: str = ""
+    resource: str | None = None
+    fact: Fact | None = None
+    needs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTrace:
+    """`all` or `any` over judged parts."""
+
+    word: Literal["all", "any"]
+    state: State
+    parts: tuple[NodeTrace | LeafTrace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTrace:
+    """Why a rule fired or did not: its criteria judged, and what became of its finding."""
+
+    rule: CompiledRule
+    fired: bool
+    when: NodeTrace | LeafTrace
+    unless: NodeTrace | LeafTrace | None
+    outcome: str
+
+
+_Judge = Callable[[Leaf], LeafTrace]
+
+
+class Evaluator:
+    """Judges firings for one program; build once, use for every patient."""
+
+    def __init__(self, program: Program, terminology: Terminology) -> None:
+        self.program, self.terminology = program, terminology
+        self._order = {r.rule.id: i for i, r in enumerate(program.rules)}
+        self._stand_ins = [r for r in program.rules if r.rule.stands_in_from]
+        self._makers: dict[str, list[CompiledRule]] = {}
+        for rule in program.rules:
+            self._makers.setdefault(rule.finding_key, []).append(rule)
+        self._caveats = [r for r in program.rules if r.rule.caveat_for]
+
+    def evaluate(
+        self, record: Record, normalized: Normalized, firings: Sequence[Firing], as_of: int
+    ) -> Evaluation:
+        """Rank, merge and suppress the findings of one patient, and list what is undecided."""
+        facts = {fact.key: fact for fact in normalized.facts}
+        shown, population = self._population(firings, normalized.child)
+        findings = self._merge(shown)
+        findings, suppressed = _most_urgent_of_family(findings)
+        findings = self._with_caveats(findings, firings)
+        fired = {f.rule for f in firings}
+        near = self._undecided(facts, normalized, firings, fired)
+        return Evaluation(
+            patient=record.patient,
+            as_of=as_of,
+            facts=facts,
+            findings=tuple(sorted(findings, key=_rank)),
+            suppressed=tuple(sorted(suppressed, key=lambda s: _rank(s.finding))),
+            not_evaluated=tuple(sorted({*population, *near}, key=_undecided_rank)),
+            problems=tuple(
+                sorted(
+                    {*record.problems, *normalized.problems},
+                    key=lambda p: (p.resource or "", p.code, p.path, p.message),
+                )
+            ),
+            steps=self._steps(firings),
+        )
+
+    def _steps(self, firings: Sequence[Firing]) -> dict[str, tuple[str, ...]]:
+        """Return what each intermediate finding rests on."""
+        steps: dict[str, set[str]] = {}
+        for firing in firings:
+            rule = self._rule(firing).rule
+            if rule.step:
+                steps.setdefault(rule.finding_id, set()).update(firing.because)
+        return {id_: tuple(sorted(keys)) for id_, keys in sorted(steps.items())}
+
+    # ------------------------------------------------------------ findings
+
+    def _population(
+        self, firings: Sequence[Firing], child: bool
+    ) -> tuple[list[Firing], list[NotEvaluated]]:
+        """For a child, put the stand-in in place of adult findings of its tier or above."""
+        if not child:
+            return [f for f in firings if not self._rule(f).rule.step], []
+        shown: list[Firing] = []
+        not_evaluated: list[NotEvaluated] = []
+        because: dict[str, set[str]] = {}
+        for firing in firings:
+            rule = self._rule(firing).rule
+            if rule.step or rule.caveat_for:
+                continue
+            if rule.population == "any":
+                shown.append(firing)
+                continue
+            not_evaluated.append(_for_adults(rule.id))
+            for stand_in in self._stand_ins:
+                if rule.tier_value >= Tier[stand_in.rule.stands_in_from or "emergency"]:
+                    because.setdefault(stand_in.rule.id, set()).update(firing.because)
+        shown += [Firing(rule, tuple(sorted(keys))) for rule, keys in because.items()]
+        return shown, not_evaluated
+
+    def _rule(self, firing: Firing) -> CompiledRule:
+        return self.program.by_id[firing.rule]
+
+    def _merge(self, firings: Sequence[Firing]) -> list[Finding]:
+        """Make one finding of all firings that assert it; the most urgent rule names it."""
+        by_finding: dict[str, list[Firing]] = {}
+        for firing in firings:
+            if not self._rule(firing).rule.caveat_for:
+                by_finding.setdefault(self._rule(firing).rule.finding_id, []).append(firing)
+        findings = []
+        for id_, group in by_finding.items():
+            group.sort(key=lambda f: (-self._rule(f).rule.tier_value, self._order[f.rule]))
+            top = self._rule(group[0])
+            findings.append(
+                Finding(
+                    id=id_,
+                    group=top.group,
+                    tier=top.rule.tier_value,
+                    title=top.rule.title,
+                    rules=tuple(f.rule for f in group),
+                    covers=tuple(
+                        dict.fromkeys(c for f in group for c in self._rule(f).rule.covers)
+                    ),
+                    because=tuple(sorted({key for f in group for key in f.because})),
+                    family=top.rule.family,
+                )
+            )
+        return findings
+
+    def _with_caveats(self, findings: list[Finding], firings: Sequence[Firing]) -> list[Finding]:
+        """Attach the caveats that fired to the findings of the families they are for."""
+        fired = {f.rule: f for f in firings}
+        active = [r for r in self._caveats if r.rule.id in fired]
+        if not active:
+            return findings
+        result = []
+        for finding in findings:
+            own = tuple(
+                Caveat(
+                    r.rule.finding_id,
+                    r.rule.title,
+                    r.rule.card.detail if r.rule.card else r.rule.title,
+                    (r.rule.id,),
+                    fired[r.rule.id].because,
+                )
+                for r in active
+                if finding.family in r.rule.caveat_for
+            )
+            result.append(replace(finding, caveats=own) if own else finding)
+        return result
+
+    # ------------------------------------------------------------ three values
+
+    def _undecided(
+        self,
+        facts: Mapping[str, Fact],
+        normalized: Normalized,
+        firings: Sequence[Firing],
+        fired: set[str],
+    ) -> list[NotEvaluated]:
+        """Return the undecided rules that came close: a criterion met, or a datum unusable."""
+        judge = self._judge_for(facts, normalized.unusable, firings)
+        keys = (*facts, *normalized.unusable, *(self._rule(f).finding_key for f in firings))
+        close: set[int] = set()
+        for key in keys:
+            if key.startswith(_NO_LEAD):
+                continue
+            for index, leaf in self.program.leaves_by_key.get(key, ()):
+                if index not in close:
+                    trace = judge(leaf)
+                    if trace.state == "yes" or (
+                        trace.state == "unknown" and trace.reason in _RECORDED
+                    ):
+                        close.add(index)
+        near: list[NotEvaluated] = []
+        for index in close:
+            rule = self.program.rules[index]
+            if rule.rule.id in fired or rule.rule.missing == "silent":
+                continue
+            reasons = self._reasons(rule, judge)
+            if reasons and normalized.child and rule.rule.population == "adult":
+                reasons = [_for_adults(rule.rule.id)]
+            near += reasons
+        return near
+
+    def everything_undecided(
+        self, evaluation: Evaluation, normalized: Normalized, firings: Sequence[Firing]
+    ) -> list[NotEvaluated]:
+        """Return every rule that lacks a datum, near or far (`cds screen --all`)."""
+        judge = self._judge_for(evaluation.facts, normalized.unusable, firings)
+        fired = {f.rule for f in firings}
+        entries = set(evaluation.not_evaluated)
+        for rule in self.program.rules:
+            if rule.rule.id not in fired and not rule.rule.stands_in_from:
+                entries.update(self._reasons(rule, judge))
+        return sorted(entries, key=_undecided_rank)
+
+    def _judge_for(
+        self,
+        facts: Mapping[str, Fact],
+        unusable: Mapping[str, Sequence[Unusable]],
+        firings: Sequence[Firing],
+    ) -> _Judge:
+        """Return the function that judges a criterion for this patient, each only once."""
+        found = {self._rule(f).finding_key for f in firings}
+        judged: dict[int, LeafTrace] = {}
+        findings: dict[str, LeafTrace | None] = {}  # None while being judged, against circles
+
+        def judge(leaf: Leaf) -> LeafTrace:
+            trace = judged.get(id(leaf))
+            if trace is None:
+                if leaf.key.startswith("finding/"):
+                    trace = finding(leaf)
+                else:
+                    trace = self._judge(leaf, facts, unusable)
+                judged[id(leaf)] = trace
+            return trace
+
+        def finding(leaf: Leaf) -> LeafTrace:
+            """A finding is open where a result that it rests on is missing or unusable."""
+            if leaf.key in found:
+                return LeafTrace(leaf, "yes")
+            if leaf.key not in findings:
+                findings[leaf.key] = None
+                findings[leaf.key] = waiting(leaf.key)
+            lost = findings[leaf.key]
+            if lost is None:
+                return LeafTrace(leaf, "no")
+            return LeafTrace(leaf, "unknown", lost.reason, lost.resource, needs=lost.needs)
+
+        def waiting(key: str) -> LeafTrace | None:
+            for rule in self._makers.get(key, ()):
+                for lost in _unknowns(_trace(rule.when, judge)):
+                    if lost.reason in _RECORDED or lost.leaf.key.startswith(_RESULTS):
+                        return lost
+            return None
+
+        return judge
+
+    def _reasons(self, rule: CompiledRule, judge: _Judge) -> list[NotEvaluated]:
+        """Why an undecided rule is undecided; nothing where it is decided."""
+        tree = _trace(rule.when, judge)
+        if tree.state != "unknown":
+            return []
+        return [NotEvaluated(rule.rule.id, t.reason, t.needs, t.resource) for t in _unknowns(tree)]
+
+    def _judge(
+        self,
+        leaf: Leaf,
+        facts: Mapping[str, Fact],
+        unusable: Mapping[str, Sequence[Unusable]],
+    ) -> LeafTrace:
+        """Judge one criterion over a fact in three values."""
+        key = leaf.key
+        fact = facts.get(key)
+        if fact is None:
+            if key.startswith(("no-result/", "sex/", "quality/")):
+                return LeafTrace(leaf, "no")
+            lost = unusable.get(key)
+            if lost:
+                first = min(lost, key=lambda u: (u.resource or "", u.reason))
+                return LeafTrace(leaf, "unknown", first.reason, first.resource, needs=_needs(leaf))
+            return LeafTrace(leaf, "unknown", "missing", needs=_needs(leaf))
+        reason = self._why_not(leaf, fact)
+        if reason is None:
+            return LeafTrace(leaf, "yes", fact=fact)
+        if not reason:
+            return LeafTrace(leaf, "no", fact=fact)
+        resource = fact.sources[0].resource if fact.sources else None
+        return LeafTrace(leaf, "unknown", reason, resource, fact, _needs(leaf))
+
+    def _why_not(self, leaf: Leaf, fact: Fact) -> str | None:
+        """Return None where the criterion holds, "" where it does not, else why that is open.
+
+        "comparator": it holds for some of the values that were sent, such as "<2.9";
+        "stale": it would hold, but the result is too old even as context.
+        """
+        open_, props = "", fact.props
+        for atom in leaf.atoms:
+            aged = doubtful = False
+            for test in atom.tests:
+                passes = _COMPARE[test.op]
+                if passes(props[test.prop], test.value):
+                    continue
+                if test.prop == "age":
+                    aged = True
+                elif test.prop in _DOUBTFUL_END and passes(
+                    props[_DOUBTFUL_END[test.prop]], test.value
+                ):
+                    doubtful = True
+                else:
+                    break
+            else:
+                if not aged and not doubtful:
+                    return None
+                if not aged:
+                    open_ = "comparator"
+                elif self._is_stale(leaf, fact):
+                    open_ = open_ or "stale"
+        return open_
+
+    def _is_stale(self, leaf: Leaf, fact: Fact) -> bool:
+        """Whether a result is too old even as context.
+
+        Between fresh and context it is decided: the companion for older results judges it.
+        """
+        known = self.terminology.analytes.get(_needs(leaf))
+        return known is None or fact.props["age"] > known.context
+
+    # ------------------------------------------------------------ explanation
+
+    def trace(
+        self,
+        rule_id: str,
+        evaluation: Evaluation,
+        normalized: Normalized,
+        firings: Sequence[Firing],
+    ) -> RuleTrace:
+        """Return why the rule fired or did not. Raises: KeyError for an unknown rule."""
+        rule = self.program.by_id[rule_id]
+        judge = self._judge_for(evaluation.facts, normalized.unusable, firings)
+        fired = any(f.rule == rule_id for f in firings)
+        when = _trace(rule.when, judge)
+        unless = _trace(rule.unless, judge) if rule.unless is not None else None
+        return RuleTrace(rule, fired, when, unless, _outcome(rule, fired, when, unless, evaluation))
+
+
+def _trace(node: Node, judge: _Judge) -> NodeTrace | LeafTrace:
+    if isinstance(node, Leaf):
+        return judge(node)
+    parts = tuple(_trace(part, judge) for part in node.parts)
+    states = {part.state for part in parts}
+    state: State
+    if isinstance(node, All):
+        state = "no" if "no" in states else "unknown" if "unknown" in states else "yes"
+        return NodeTrace("all", state, parts)
+    state = "yes" if "yes" in states else "unknown" if "unknown" in states else "no"
+    return NodeTrace("any", state, parts)
+
+
+def _unknowns(trace: NodeTrace | LeafTrace) -> list[LeafTrace]:
+    if isinstance(trace, LeafTrace):
+        return [trace] if trace.state == "unknown" else []
+    return [leaf for part in trace.parts if part.state == "unknown" for leaf in _unknowns(part)]
+
+
+def _needs(leaf: Leaf) -> str:
+    return leaf.key.split("/")[1]
+
+
+def _outcome(
+    rule: CompiledRule,
+    fired: bool,
+    when: NodeTrace | LeafTrace,
+    unless: NodeTrace | LeafTrace | None,
+    evaluation: Evaluation,
+) -> str:
+    """Say in a few words what became of the rule."""
+    if not fired:
+        if when.state == "yes":
+            return "blocked by 'unless'" if unless is not None else "not fired"
+        return "criteria not met" if when.state == "no" else "cannot be decided"
+    for finding in evaluation.findings:
+        if rule.rule.id in finding.rules:
+            return f"finding '{finding.id}', tier {finding.tier.name}"
+        if any(rule.rule.id in c.rules for c in finding.caveats):
+            return f"caveat on finding '{finding.id}'"
+    for hidden in evaluation.suppressed:
+        if rule.rule.id in hidden.finding.rules:
+            return f"finding '{hidden.finding.id}' not shown: {hidden.reason}"
+    if rule.rule.step:
+        return "an intermediate step that other rules build on"
+    if any(n.rule == rule.rule.id and n.reason == "population" for n in evaluation.not_evaluated):
+        return "not shown: the rule is for adults"
+    return "fired; there is no finding that its caveat belongs to"
+
+
+def _most_urgent_of_family(
+    findings: Sequence[Finding],
+) -> tuple[list[Finding], list[Suppressed]]:
+    """Keep the most urgent finding of each family; the first in file order among equals."""
+    best: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.family is not None:
+            other = best.get(finding.family)
+            if other is None or finding.tier > other.tier:
+                best[finding.family] = finding
+    kept: list[Finding] = []
+    suppressed: list[Suppressed] = []
+    for finding in findings:
+        top = best.get(finding.family) if finding.family is not None else None
+        if top is None or top is finding:
+            kept.append(finding)
+        else:
+            suppressed.append(Suppressed(finding, f"superseded by {top.id}"))
+    return kept, suppressed
+
+
+def _for_adults(rule_id: str) -> NotEvaluated:
+    return NotEvaluated(rule_id, "population", "age of 18 years or more")
+
+
+def _rank(finding: Finding) -> tuple[int, str, str]:
+    return (-finding.tier, finding.group, finding.id)
+
+
+def _undecided_rank(entry: NotEvaluated) -> tuple[str, str, str, str]:
+    return (entry.rule, entry.reason, entry.needs, entry.resource or "")

@@ -1,0 +1,804 @@
+"""Normalize: from what was read of one patient to flat facts that rules can test.
+
+Everything that needs arithmetic or time happens here: unit to canonical unit, effective time
+to age at `as_of`, the latest result, rises, adjusted calcium, active medicines, absence as a
+positive fact, data quality. Which of these are computed follows from the loaded rules
+(`rules.Program`). What cannot be used is kept with its reason, never dropped.
+
+Values are exact (`Fraction`); a comparator or a range makes an interval. A *lab* fact carries,
+as grid codes (`rules.grid_code`):
+
+* ``low``/``low_min``: the lowest candidate's upper and lower end; ``value < t`` is sure when
+  ``low < t`` and excluded when ``low_min >= t``;
+* ``high``/``high_max``: the highest candidate's lower and upper end, likewise for ``value > t``;
+* ``age``: seconds from the latest result to `as_of`;
+* ``low_flag``/``high_flag``: what the laboratory itself says of that side: 0 not out of its
+  range, 1 no opinion, 2 out of range, 3 critical (LL, HH).
+
+There are several candidates only where imprecise times overlap, so that nobody knows which
+result is the latest; then the more severe one counts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+
+from cds.errors import UnitError
+from cds.model import (
+    Doubt,
+    Fact,
+    Instant,
+    Measurement,
+    MedicationUse,
+    Presence,
+    Problem,
+    Quantity,
+    Record,
+    Source,
+)
+from cds.rules import FOREVER, Need, Program, grid_code
+from cds.terminology import Analyte, LabCode, Terminology
+from cds.units import ucum_of, unit_of
+
+__all__ = ["Normalized", "Normalizer", "Unusable", "iso"]
+
+DAY = 86_400
+UTC_PLUS_14 = 14 * 3600  # the earliest place on earth where a calendar date begins
+NO_LIMIT = 1 << 52  # an open end, beyond every grid code that a plausible value can have
+
+_IN_USE = frozenset({"active", "recorded", "unknown"})
+_NOT_ORDERS = frozenset({"proposal", "plan", "option"})
+_ENDED = frozenset({"resolved", "inactive", "remission"})
+
+
+def iso(seconds: int) -> str:
+    """Return seconds since the epoch as an ISO 8601 time in UTC ("2026-11-01T00:00:00Z")."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why something recorded could not become a fact; `reason` as in `model.NotEvaluated`.
+
+    `start` is when it was, in seconds, where that is known.
+    """
+
+    reason: str
+    resource: str | None
+    start: int | None = None
+
+
+@dataclass(slots=True)
+class Normalized:
+    """The facts of one patient, what could not be used (by fact key), and problems met.
+
+    `age_years` is None where the birth date is missing or cannot be used; `child` is True
+    only where the patient is surely under 18.
+    """
+
+    facts: list[Fact] = field(default_factory=list)
+    unusable: dict[str, list[Unusable]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    faults: dict[str, list[Source]] = field(default_factory=dict)
+    age_years: int | None = None
+    child: bool = False
+
+    def reject(
+        self, key: str, reason: str, resource: str | None, when: Instant | None = None
+    ) -> None:
+        """Keep why something recorded under this fact key was not used."""
+        start = when.start if when else None
+        self.unusable.setdefault(key, []).append(Unusable(reason, resource, start))
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One usable result: the exact interval of its value, and when it was."""
+
+    measurement: Measurement
+    lo: Fraction | None  # None: no lower end
+    hi: Fraction | None
+    lo_open: bool
+    hi_open: bool
+    start: int
+    end: int
+    flags: tuple[int, int]  # low side, high side
+    doubts: tuple[Doubt, ...] = ()
+    sent: str = ""
+
+    lo_code: int = field(init=False)
+    hi_code: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        lo = -NO_LIMIT if self.lo is None else grid_code(self.lo)
+        hi = NO_LIMIT if self.hi is None else lo if self.hi == self.lo else grid_code(self.hi)
+        # "> 2.0" lies strictly above the step 2.0, "< 2.0" strictly below: on the odd codes.
+        object.__setattr__(self, "lo_code", lo | 1 if self.lo_open else lo)
+        object.__setattr__(self, "hi_code", hi - 1 if self.hi_open and hi % 2 == 0 else hi)
+
+    @property
+    def exact(self) -> Fraction | None:
+        return self.lo if self.lo is not None and self.lo == self.hi else None
+
+
+class Normalizer:
+    """Turns records into facts for one program; build once, use for every patient."""
+
+    def __init__(self, program: Program, terminology: Terminology) -> None:
+        self.program, self.terminology = program, terminology
+        self._needs: dict[str, list[Need]] = {}
+        for need in program.needs:
+            self._needs.setdefault(need.concept, []).append(need)
+        asked = {key.split("/")[1] for key in program.keys if key.startswith("lab/")}
+        self._asked = frozenset(asked | self._needs.keys())
+        self._series = self._with_inputs(self._asked)
+        self._presence_keys: dict[str, list[str]] = {}
+        for key in sorted(program.keys):
+            kind, concept = key.split("/")[:2]
+            if kind in ("symptom", "condition", "lifestyle", "history"):
+                self._presence_keys.setdefault(concept, []).append(key)
+
+    def _with_inputs(self, asked: frozenset[str]) -> frozenset[str]:
+        """The analytes to read: those asked for and those that they are computed from."""
+        adjusted, derived = self.terminology.adjusted_calcium, self.terminology.derived
+        more = set(asked)
+        for name in asked:
+            if name in derived:
+                more.add(derived[name].of)
+        if adjusted.id in asked:
+            more |= {adjusted.result, adjusted.ionized, adjusted.total, adjusted.albumin}
+            more.add(adjusted.egfr)
+        return frozenset(more)
+
+    def normalize(self, record: Record, as_of: int) -> Normalized:
+        """Return the facts of one patient at `as_of` (seconds since the epoch)."""
+        out = Normalized()
+        self._patient(record, as_of, out)
+        self._labs(record.measurements, as_of, out)
+        self._presences(record.presences, as_of, out)
+        self._medications(record.medications, as_of, out)
+        for key, sources in out.faults.items():
+            out.facts.append(Fact(key, "quality", key.split("/")[1], {}, tuple(sources)))
+        out.facts.sort(key=lambda fact: fact.key)
+        return out
+
+    # ------------------------------------------------------------ patient
+
+    def _patient(self, record: Record, as_of: int, out: Normalized) -> None:
+        source = (Source(resource=record.patient),)
+        birth = record.birth
+        if birth is not None and birth.start > as_of:
+            out.problems.append(
+                Problem(
+                    "warning",
+                    "birth-in-future",
+                    record.patient,
+                    "birthDate",
+                    "the birth date lies after the date of assessment; age counts as unknown",
+                )
+            )
+            birth = None
+        if birth is not None:
+            oldest, youngest = _years(birth.start, as_of), _years(min(birth.end, as_of), as_of)
+            out.child = oldest < 18
+            if (oldest < 18) == (youngest < 18):
+                out.age_years = youngest
+        if out.age_years is not None:
+            out.facts.append(
+                Fact("patient/age", "demographic", "age", {"years": out.age_years}, source)
+            )
+        sex = record.sex if record.sex in ("male", "female") else "unknown"
+        out.facts.append(Fact(f"sex/{sex}", "demographic", "sex", {}, source))
+
+    # ------------------------------------------------------------ laboratory
+
+    def _labs(self, measurements: Sequence[Measurement], as_of: int, out: Normalized) -> None:
+        sent: dict[str, list[Measurement]] = {}
+        for m in measurements:
+            if m.analyte in self._series:
+                sent.setdefault(m.analyte, []).append(m)
+        series = {name: self._usable_of(name, ms, as_of, out) for name, ms in sent.items()}
+        self._judged_calcium(series, as_of, out)
+        self._derived(series, out)
+        for name in sorted(self._asked):
+            results = sorted(series.get(name, ()), key=lambda r: (r.start, r.measurement.resource))
+            if results:
+                self._latest(name, results, as_of, out)
+            for need in self._needs.get(name, ()):
+                self._need(need, results, as_of, out)
+
+    def _usable_of(
+        self, name: str, sent: list[Measurement], as_of: int, out: Normalized
+    ) -> list[_Result]:
+        """Check and convert the results of one analyte, newest first.
+
+        Beyond the analyte's context only the newest usable result is wanted, to be able to say
+        that what there is is too old; what lies behind it cannot change anything any more.
+        """
+        context = self.terminology.analytes[name].context
+        sent.sort(key=lambda m: (-m.effective.start if m.effective else 0, m.resource, m.path))
+        results: list[_Result] = []
+        for m in sent:
+            past = m.effective is not None and as_of - m.effective.end > context
+            if past and results:
+                continue
+            result = self._usable(m, as_of, out)
+            if result is not None:
+                results.append(result)
+        return results
+
+    def _usable(self, m: Measurement, as_of: int, out: Normalized) -> _Result | None:
+        """Check one measurement and convert its value; what fails is kept with its reason."""
+        analyte = self.terminology.analytes[m.analyte]
+        keys = self._keys_of(m.analyte)
+
+        def reject(reason: str, code: str, path: str, message: str) -> None:
+            for key in keys:
+                out.reject(key, reason, m.resource, m.effective)
+            out.problems.append(Problem("error", code, m.resource, path, message))
+
+        if m.value is None:
+            for key in keys:
+                out.reject(key, "missing", m.resource, m.effective)
+            return None
+        when = m.effective
+        if when is None:
+            reject("date", "date-missing", "effective", "no usable date; the result is not used")
+            return None
+        if _future(when, as_of):
+            reject(
+                "future",
+                "future",
+                "effective",
+                "dated after the date of assessment; the result is not used",
+            )
+            return None
+        unit = ucum_of(m.value.code, m.value.unit)
+        if unit is None:
+            what = "no unit" if not (m.value.code or m.value.unit) else "an unknown unit"
+            reject(
+                "unit",
+                "unit-missing" if what == "no unit" else "unit-unknown",
+                f"{m.path}.code",
+                f"the result has {what}; it is not used. Send a UCUM code such as {analyte.unit}",
+            )
+            return None
+        try:
+            lo, hi = self._interval(m, m.value, unit, analyte)
+        except UnitError as error:
+            reject("unit", "unit-mismatch", f"{m.path}.code", f"{error}; the result is not used")
+            return None
+        comparator = m.value.comparator or ""
+        if not _possible(lo, hi, analyte):
+            reject(
+                "implausible",
+                "implausible",
+                f"{m.path}.value",
+                "outside the limits of what is possible; the result is not used",
+            )
+            self._fault("implausible", m, out)
+            return None
+        return _Result(
+            m,
+            lo,
+            hi,
+            comparator == ">",
+            comparator == "<",
+            min(when.start, as_of),
+            max(when.end, when.start),
+            self._flags(m, lo, hi, unit, analyte),
+            self._doubts(m, unit, analyte, out),
+            m.value.text,
+        )
+
+    def _fault(self, code: str, m: Measurement, out: Normalized) -> None:
+        """Note a fault of the data; rules may test it as a fact of kind quality."""
+        source = Source(
+            resource=m.resource,
+            effective=m.effective.text if m.effective else None,
+            sent=m.value.text if m.value else None,
+        )
+        for key in (f"quality/{code}", f"quality/{code}/{m.analyte}"):
+            if key in self.program.keys:
+                out.faults.setdefault(key, []).append(source)
+
+    def _keys_of(self, analyte: str) -> list[str]:
+        """The fact keys that an unusable result of this analyte leaves undecided."""
+        adjusted = self.terminology.adjusted_calcium
+        names = [analyte]
+        names += [name for name, d in self.terminology.derived.items() if d.of == analyte]
+        if analyte in (adjusted.total, adjusted.result):
+            names.append(adjusted.id)
+        keys = [f"lab/{name}" for name in names]
+        return keys + [n.key for name in names for n in self._needs.get(name, ())]
+
+    def _interval(
+        self, m: Measurement, q: Quantity, unit: str, analyte: Analyte
+    ) -> tuple[Fraction | None, Fraction | None]:
+        code = self._code(m)
+        value = analyte.convert(q.value, unit, code)
+        if q.comparator in ("<", "<="):
+            return None, value
+        if q.comparator in (">", ">="):
+            return value, None
+        return value, analyte.convert(q.high, unit, code) if q.high is not None else value
+
+    def _flags(
+        self,
+        m: Measurement,
+        lo: Fraction | None,
+        hi: Fraction | None,
+        unit: str,
+        analyte: Analyte,
+    ) -> tuple[int, int]:
+        low = high = 1
+        limit = self._limit(m, m.low, unit, analyte)
+        if limit is not None:
+            low = 2 if hi is not None and hi < limit else 0 if lo is not None and lo >= limit else 1
+        limit = self._limit(m, m.high, unit, analyte)
+        if limit is not None:
+            high = (
+                2 if lo is not None and lo > limit else 0 if hi is not None and hi <= limit else 1
+            )
+        for flag in m.flags:
+            if flag in ("N", "H", "HU", "HH") and low == 1:
+                low = 0
+            if flag in ("N", "L", "LU", "LL") and high == 1:
+                high = 0
+            if flag in ("L", "LU", "LL"):
+                low = 3 if flag == "LL" else max(low, 2)
+            if flag in ("H", "HU", "HH"):
+                high = 3 if flag == "HH" else max(high, 2)
+        return low, high
+
+    def _limit(
+        self, m: Measurement, q: Quantity | None, unit: str, analyte: Analyte
+    ) -> Fraction | None:
+        """The laboratory's limit in the canonical unit; its own unit, else the result's."""
+        if q is None:
+            return None
+        own = ucum_of(q.code, q.unit) if q.code or q.unit else unit
+        if own is None:
+            return None
+        try:
+            return analyte.convert(q.value, own, self._code(m))
+        except UnitError:
+            return None
+
+    def _code(self, m: Measurement) -> LabCode | None:
+        return self.terminology.lab_code(m.coding.system, m.coding.code)
+
+    def _doubts(
+        self,
+        m: Measurement,
+        unit: str,
+        analyte: Analyte,
+        out: Normalized,
+    ) -> tuple[Doubt, ...]:
+        t = self.terminology
+        doubts: list[Doubt] = []
+        if m.status in ("preliminary", "registered"):
+            doubts.append(self._doubt("preliminary"))
+        elif m.status not in ("final", "amended", "corrected"):
+            doubts.append(self._doubt("status-unknown"))
+        if m.conditions and m.analyte in t.hemolysis.raises and self._hemolyzed(m):
+            doubts.append(self._doubt("hemolyzed"))
+        slip = analyte.slip(m.value.value, unit) if m.value else None
+        if slip is not None:
+            doubts.append(Doubt(f"{slip.kind}-slip", slip.says))
+            out.problems.append(
+                Problem(
+                    "warning",
+                    f"{slip.kind}-slip",
+                    m.resource,
+                    m.path,
+                    f"looks like another {slip.kind} than the label says; judged as sent",
+                )
+            )
+        code = self._code(m)
+        if code is not None and unit_of(unit).kind != code.property:
+            doubts.append(self._doubt("property-mismatch"))
+            out.problems.append(
+                Problem(
+                    "warning",
+                    "property-mismatch",
+                    m.resource,
+                    "code",
+                    "the code and the unit name different properties; the unit was believed",
+                )
+            )
+        return tuple(doubts)
+
+    def _doubt(self, code: str) -> Doubt:
+        return Doubt(code, self.terminology.doubts[code])
+
+    def _hemolyzed(self, m: Measurement) -> bool:
+        known = self.terminology.hemolysis
+        marks = {*known.specimen_conditions, *(f"text:{word}" for word in known.words)}
+        return not marks.isdisjoint(m.conditions)
+
+    def _judged_calcium(
+        self, series: dict[str, list[_Result]], as_of: int, out: Normalized
+    ) -> None:
+        """Build the series that calcium rules judge: adjusted (by the laboratory or us), or total.
+
+        A total is judged by itself only where the same draw has no adjusted and no ionized
+        value. Formula, limits and the time that makes one draw: `analytes.yaml`.
+        """
+        spec = self.terminology.adjusted_calcium
+        if spec.id not in self._asked:
+            return
+        adjusted, ionized = series.get(spec.result, []), series.get(spec.ionized, [])
+        albumins = series.get(spec.albumin, [])
+        window = spec.same_draw_within
+        judged = list(adjusted)
+        poor_kidney = self._below(
+            series.get(spec.egfr, []), Fraction(spec.unreliable_egfr_lt), as_of
+        )
+        for total in series.get(spec.total, ()):
+            if _same_draw(total, adjusted, window) or _same_draw(total, ionized, window):
+                continue
+            albumin = _same_draw(total, albumins, window)
+            value, gram = total.exact, albumin.exact if albumin else None
+            if (
+                not poor_kidney
+                and albumin is not None
+                and value is not None
+                and gram is not None
+                and spec.albumin_range.hold(gram)
+            ):
+                missing = Fraction(spec.reference_albumin) - gram
+                sum_ = value + Fraction(spec.coefficient) * missing
+                # The range sent belongs to the total; only a critical flag still speaks.
+                low, high = (flag if flag == 3 else 1 for flag in total.flags)
+                doubts = (
+                    *total.doubts,
+                    *albumin.doubts,
+                    self._doubt("calculated"),
+                )
+                judged.append(
+                    replace(
+                        total,
+                        lo=sum_,
+                        hi=sum_,
+                        flags=(low, high),
+                        doubts=doubts,
+                        sent=f"{total.sent}, albumin {albumin.sent}",
+                    )
+                )
+            else:
+                doubt = self._doubt("unadjusted")
+                judged.append(replace(total, doubts=(*total.doubts, doubt)))
+        if judged:
+            series[spec.id] = judged
+
+    def _below(self, results: Sequence[_Result], limit: Fraction, as_of: int) -> bool:
+        """Whether the latest result is surely below the limit and not older than its context."""
+        if not results:
+            return False
+        latest = max(results, key=lambda r: (r.start, r.measurement.resource))
+        context = self.terminology.analytes[latest.measurement.analyte].context
+        if as_of - latest.start > context:
+            return False
+        return latest.hi is not None and latest.hi < limit
+
+    def _derived(self, series: dict[str, list[_Result]], out: Normalized) -> None:
+        """Build series of results as a multiple of the laboratory's upper limit."""
+        for name, spec in self.terminology.derived.items():
+            if name not in self._asked:
+                continue
+            analyte = self.terminology.analytes[spec.of]
+            for result in series.get(spec.of, ()):
+                m = result.measurement
+                unit = ucum_of(m.value.code, m.value.unit) if m.value else None
+                limit = self._limit(m, m.high, unit or analyte.unit, analyte)
+                doubts = result.doubts
+                if limit is None or limit <= 0:
+                    limit = Fraction(spec.default)
+                    doubts = (*doubts, self._doubt("upper-limit-assumed"))
+                series.setdefault(name, []).append(
+                    replace(
+                        result,
+                        lo=None if result.lo is None else result.lo / limit,
+                        hi=None if result.hi is None else result.hi / limit,
+                        doubts=doubts,
+                    )
+                )
+
+    def _latest(self, name: str, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+        """Assert the fact of the latest result; `results` stand in order of time."""
+        latest = results[-1]
+        candidates = [r for r in results if r.end >= latest.start]
+        lowest = min(candidates, key=lambda r: (r.hi_code, r.lo_code, r.measurement.resource))
+        highest = max(candidates, key=lambda r: (r.lo_code, r.hi_code, r.measurement.resource))
+        props = {
+            "low": lowest.hi_code,
+            "low_min": min(r.lo_code for r in candidates),
+            "high": highest.lo_code,
+            "high_max": max(r.hi_code for r in candidates),
+            "age": as_of - latest.start,
+            # "Normal" is believed of the candidate that counts, an alarm of any candidate.
+            "low_flag": max(r.flags[0] for r in candidates if r is lowest or r.flags[0] > 1),
+            "high_flag": max(r.flags[1] for r in candidates if r is highest or r.flags[1] > 1),
+        }
+        doubts: tuple[Doubt, ...] = ()
+        if len({r.exact for r in candidates}) > 1:
+            doubts = (self._doubt("time-ambiguous"),)
+        key = f"lab/{name}"
+        newer = self._newer_unusable(key, latest, out)
+        if newer:
+            doubts = (*doubts, self._doubt("newer-unusable"))
+        chosen = [lowest] if lowest is highest else [lowest, highest]
+        sources = tuple(self._source(name, r, doubts) for r in chosen)
+        out.facts.append(Fact(key, "lab", name, props, sources))
+
+    def _newer_unusable(self, key: str, latest: _Result, out: Normalized) -> bool:
+        return any(
+            u.reason in ("unit", "implausible") and u.start is not None and u.start > latest.start
+            for u in out.unusable.get(key, ())
+        )
+
+    def _source(self, name: str, r: _Result, more: tuple[Doubt, ...]) -> Source:
+        m = r.measurement
+        value = r.exact if r.exact is not None else r.lo if r.lo is not None else r.hi
+        return Source(
+            resource=m.resource,
+            effective=m.effective.text if m.effective else None,
+            value=_decimal(value) if value is not None else None,
+            unit=self.terminology.analytes[name].unit,
+            sent=r.sent,
+            laboratory_range=_range_text(m),
+            doubts=(*r.doubts, *more),
+        )
+
+    def _need(self, need: Need, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+        if need.kind == "no-result":
+            if not any(as_of - r.start <= need.seconds for r in results):
+                out.facts.append(Fact(need.key, "absence", need.concept, {}))
+        elif len(results) > 1:
+            self._change(need, results, as_of, out)
+
+    def _change(self, need: Need, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+        """Assert the largest rise (or ratio) that the latest result has not undone.
+
+        Two results count when they lie at most the window apart and the time of each is known
+        to within that window. Only rises that ended within the analyte's fresh time before the
+        latest result count: an old one that settled is history.
+        """
+        latest = results[-1]
+        timed = [r for r in results if r.end - r.start <= need.seconds]
+        if latest not in timed or latest.lo is None:
+            return
+        fresh = self.terminology.analytes[need.concept].fresh
+        best: tuple[Fraction, _Result, _Result] | None = None
+        window: deque[_Result] = deque()  # candidates for the lowest earlier value, rising
+        for r in timed:
+            while window and r.start - window[0].start > need.seconds:
+                window.popleft()
+            if window and r.lo is not None and latest.start - r.start <= fresh:
+                before, top = window[0], min(r.lo, latest.lo)
+                if before.hi is not None and before.start < r.start:
+                    amount = top - before.hi
+                    if need.kind == "ratio":
+                        amount = top / before.hi if before.hi > 0 else Fraction(0)
+                    if best is None or amount > best[0]:
+                        best = (amount, before, r)
+            if r.hi is not None:
+                while window and window[-1].hi is not None and window[-1].hi >= r.hi:
+                    window.pop()
+                window.append(r)
+        if best is None or best[0] <= 0:
+            return
+        amount, before, top_result = best
+        rows = dict.fromkeys((before, top_result, latest))
+        sources = tuple(self._source(need.concept, r, ()) for r in rows)
+        out.facts.append(
+            Fact(
+                need.key,
+                "trend",
+                need.concept,
+                {"amount": grid_code(amount), "age": as_of - latest.start},
+                sources,
+            )
+        )
+
+    # ------------------------------------------------------------ presences
+
+    def _presences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
+        by_concept: dict[str, list[Presence]] = {}
+        for p in presences:
+            if p.concept in self._presence_keys:
+                by_concept.setdefault(p.concept, []).append(p)
+        for concept in sorted(by_concept):
+            for key in self._presence_keys[concept]:
+                relative = key.startswith("history/")
+                own = [p for p in by_concept[concept] if p.relative == relative]
+                self._presence(key, own, as_of, out)
+
+    def _presence(
+        self, key: str, presences: Sequence[Presence], as_of: int, out: Normalized
+    ) -> None:
+        kind, concept = key.split("/")
+        held: list[Presence] = []
+        denied = -1  # when the newest denial was written down
+        denier: str | None = None
+        for p in presences:
+            when = p.recorded or p.onset
+            if p.present is None:
+                out.reject(key, "status", p.resource)
+            elif when is not None and _future(when, as_of):
+                out.reject(key, "future", p.resource)
+            elif not p.present:
+                if p.status not in _ENDED and when is not None and when.start > denied:
+                    denied, denier = when.start, p.resource
+            elif self._counts(p, concept, as_of, out, key):
+                held.append(p)
+        if not held:
+            return
+        newest = max((w.end for p in held if (w := p.recorded or p.onset)), default=None)
+        undated = any(p.recorded is None and p.onset is None for p in held)
+        if denied >= 0:
+            gone = not undated and newest is not None and denied > newest
+            out.problems.append(
+                Problem(
+                    "warning",
+                    "conflict",
+                    denier,
+                    "",
+                    "recorded as absent here and as present elsewhere; "
+                    + ("the newer record, absent, counts" if gone else "present counts"),
+                )
+            )
+            if gone:
+                out.reject(key, "conflict", denier)
+                return
+        ages = [max(0, as_of - w.start) for p in held if (w := p.onset or p.recorded)]
+        props = {
+            "newest": 0 if undated or not ages else min(ages),
+            "oldest": max(ages, default=0),
+        }
+        sources = tuple(
+            dict.fromkeys(
+                Source(
+                    resource=p.resource,
+                    effective=w.text if (w := p.onset or p.recorded) else None,
+                )
+                for p in sorted(held, key=lambda p: p.resource)
+            )
+        )
+        out.facts.append(Fact(key, kind, concept, props, sources))
+
+    def _counts(self, p: Presence, concept: str, as_of: int, out: Normalized, key: str) -> bool:
+        """Whether a recorded finding still counts: conditions for good, symptoms for a time."""
+        limit = self.terminology.value_sets[concept].counts_for
+        if limit is None:
+            if p.lasting:
+                return True
+            limit = self.terminology.symptom_window
+        when = p.recorded or p.onset
+        if when is None:
+            if p.lasting:
+                return True
+            out.reject(key, "date", p.resource)
+            return False
+        if as_of - when.start > limit:
+            out.reject(key, "stale", p.resource)
+            return False
+        return True
+
+    # ------------------------------------------------------------ medicines
+
+    def _medications(self, uses: Sequence[MedicationUse], as_of: int, out: Normalized) -> None:
+        t = self.terminology
+        taken: dict[str, list[tuple[MedicationUse, int]]] = {}
+        for use in uses:
+            concepts = sorted({c for k in use.codings for c in t.concepts_of(k.system, k.code)})
+            if not concepts:
+                continue
+            since = _since(use, as_of)
+            for concept in concepts:
+                key = f"medication/{concept}"
+                if key not in self.program.keys:
+                    continue
+                if since is None:
+                    out.reject(key, "status", use.resource)
+                else:
+                    taken.setdefault(concept, []).append((use, since))
+        for concept in sorted(taken):
+            entries = sorted(taken[concept], key=lambda e: (e[1], e[0].resource))
+            sources = tuple(
+                dict.fromkeys(
+                    Source(
+                        resource=use.resource,
+                        effective=w.text if (w := use.period or use.authored) else None,
+                    )
+                    for use, _ in entries
+                )
+            )
+            out.facts.append(
+                Fact(
+                    f"medication/{concept}",
+                    "medication",
+                    concept,
+                    {"since": entries[0][1]},
+                    sources,
+                )
+            )
+
+
+def _since(use: MedicationUse, as_of: int) -> int | None:
+    """Seconds since the medicine was started, or None where it is not being taken.
+
+    Taken means: status active (R5: recorded) or unknown, an order rather than a proposal, and
+    a period that covers `as_of`. Source: FHIR R4 MedicationStatement.status, MedicationRequest
+    .status and .intent. `rules.FOREVER` where the start is not known.
+    """
+    if use.status not in _IN_USE or use.intent in _NOT_ORDERS:
+        return None
+    start = use.period or use.authored
+    if use.period is not None and not use.period.open and use.period.end < as_of:
+        return None
+    if start is None:
+        return FOREVER
+    return None if _future(start, as_of) else max(0, as_of - start.start)
+
+
+def _future(when: Instant, as_of: int) -> bool:
+    """Whether even the earliest place on earth has not reached that time yet."""
+    slack = UTC_PLUS_14 if when.end - when.start >= DAY - 1 else 0
+    return when.start - slack > as_of
+
+
+def _same_draw(result: _Result, others: Iterable[_Result], window: int) -> _Result | None:
+    """The other result of the same specimen, else the nearest in time within the window."""
+    mine = result.measurement.specimen
+    best: tuple[tuple[int, int, str], _Result] | None = None
+    for other in others:
+        distance = abs(other.start - result.start)
+        same = mine is not None and other.measurement.specimen == mine
+        if same or distance <= window:
+            rank = (0 if same else 1, distance, other.measurement.resource)
+            if best is None or rank < best[0]:
+                best = (rank, other)
+    return best[1] if best else None
+
+
+def _possible(lo: Fraction | None, hi: Fraction | None, analyte: Analyte) -> bool:
+    """Whether the interval of a value reaches into the limits of what is possible."""
+    limits = analyte.plausible
+    if limits is None:
+        return True
+    if lo is not None and hi is not None:
+        return limits.hold(lo) and limits.hold(hi)
+    # "<2.0" and ">90" are open to one side: only the known end can be beyond the limits.
+    low_end = limits.ge if limits.ge is not None else limits.gt
+    high_end = limits.le if limits.le is not None else limits.lt
+    if lo is None:
+        return hi is not None and (low_end is None or hi > low_end)
+    return high_end is None or lo < high_end
+
+
+def _years(birth: int, as_of: int) -> int:
+    """Completed years between two instants, by the calendar (UTC)."""
+    b, now = datetime.fromtimestamp(birth, UTC), datetime.fromtimestamp(as_of, UTC)
+    return now.year - b.year - ((now.month, now.day) < (b.month, b.day))
+
+
+def _decimal(value: Fraction) -> Decimal:
+    """The exact decimal where there is a short one, else six significant digits more than shown."""
+    exact = Decimal(value.numerator) / Decimal(value.denominator)
+    if exact.as_tuple().exponent and len(exact.as_tuple().digits) > 12:
+        return round(exact, 6).normalize() + 0
+    return exact
+
+
+def _range_text(m: Measurement) -> str | None:
+    low, high = (q.text if q else "" for q in (m.low, m.high))
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if low else f"at most {high}" if high else None

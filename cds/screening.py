@@ -1,0 +1,224 @@
+"""The whole way, from FHIR to assessment: `Screener` and `Assessment`.
+
+Nothing clinical and nothing of FHIR, engines or cards is decided here; this module only leads
+one patient through read, normalize, chain, evaluate and render.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from cds.cards import because, render
+from cds.engine import make_engine
+from cds.errors import UsageError
+from cds.evaluate import Evaluator, RuleTrace
+from cds.facts import Normalized, Normalizer, iso
+from cds.fhir import Reader, ReadLog
+from cds.model import Evaluation, Finding, Firing, NotEvaluated, Record, Tier
+from cds.rules import Rulesets
+
+__all__ = ["Assessment", "Audience", "Screener", "instant"]
+
+Audience = Literal["clinician", "patient"]
+
+
+def instant(as_of: str | datetime) -> int:
+    """Return an aware datetime or an ISO 8601 text with offset as seconds since the epoch.
+
+    Raises: UsageError where it is neither, or has no offset.
+
+    >>> instant("1970-01-02T00:00:00Z")
+    86400
+    """
+    if isinstance(as_of, str):
+        try:
+            as_of = datetime.fromisoformat(as_of)
+        except ValueError:
+            raise UsageError(
+                f"as_of '{as_of}' is not a time such as 2026-11-01T00:00:00Z"
+            ) from None
+    if as_of.tzinfo is None:
+        raise UsageError("as_of has no time zone; write for example 2026-11-01T00:00:00Z")
+    return int(as_of.astimezone(UTC).timestamp())
+
+
+class Assessment:
+    """What is known of one patient at one instant, with its reasons.
+
+    Made by `Screener`; `to_dict` is the JSON shape of the command ``cds screen``.
+    """
+
+    def __init__(
+        self,
+        screener: Screener,
+        evaluation: Evaluation,
+        normalized: Normalized,
+        firings: Sequence[Firing],
+    ) -> None:
+        self._screener, self._normalized, self._firings = screener, normalized, firings
+        self.evaluation = evaluation
+
+    @property
+    def patient(self) -> str:
+        """Reference of the patient ("Patient/123")."""
+        return self.evaluation.patient
+
+    @property
+    def as_of(self) -> str:
+        """The instant of judgment, ISO 8601 in UTC."""
+        return iso(self.evaluation.as_of)
+
+    @property
+    def tier(self) -> Tier | None:
+        """The highest tier of any finding; None where nothing was found."""
+        return self.evaluation.tier
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings shown, most urgent first."""
+        return self.evaluation.findings
+
+    @cached_property
+    def undecided(self) -> Sequence[NotEvaluated]:
+        """Every rule that lacks a datum, also those that came nowhere near."""
+        return self._screener.evaluator.everything_undecided(
+            self.evaluation, self._normalized, self._firings
+        )
+
+    def cards(
+        self, audience: Audience = "clinician", *, hook_instance: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the CDS Hooks 2.0 cards, most urgent first; [] where nothing was found."""
+        return render(
+            self.evaluation,
+            self._screener.rulesets,
+            audience=audience,
+            hook_instance=hook_instance,
+        )
+
+    def explain(self, rule_id: str) -> RuleTrace:
+        """Return why the rule fired or did not. Raises: UsageError for an unknown rule."""
+        if rule_id not in self._screener.rulesets.program.by_id:
+            raise UsageError(f"no rule '{rule_id}'; 'cds rules' lists them")
+        return self._screener.evaluator.trace(
+            rule_id, self.evaluation, self._normalized, self._firings
+        )
+
+    def to_dict(
+        self, *, audience: Audience = "clinician", everything: bool = False
+    ) -> dict[str, Any]:
+        """Return the assessment as JSON-ready values; `everything` lists all undecided rules."""
+        e = self.evaluation
+        undecided = self.undecided if everything else e.not_evaluated
+        return {
+            "patient": e.patient,
+            "as_of": iso(e.as_of),
+            "rulesets": [
+                {"id": f.group, "version": f.version, "digest": f.digest}
+                for f in self._screener.rulesets.files
+            ],
+            "tier": e.tier.name if e.tier is not None else None,
+            "findings": [self._finding(f) for f in e.findings],
+            "steps": [
+                {"id": id_, "because": because(e, keys)} for id_, keys in e.steps.items()
+            ],
+            "suppressed": [{**self._finding(s.finding), "reason": s.reason} for s in e.suppressed],
+            "not_evaluated": [
+                {"rule": n.rule, "reason": n.reason, "needs": n.needs, "resource": n.resource}
+                for n in undecided
+            ],
+            "cards": self.cards(audience),
+            "problems": [
+                {
+                    "severity": p.severity,
+                    "code": p.code,
+                    "resource": p.resource,
+                    "path": p.path,
+                    "message": p.message,
+                }
+                for p in e.problems
+            ],
+        }
+
+    def _finding(self, finding: Finding) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "id": finding.id,
+            "group": finding.group,
+            "tier": finding.tier.name,
+            "title": finding.title,
+            "rules": list(finding.rules),
+            "covers": list(finding.covers),
+            "because": because(self.evaluation, finding.because),
+        }
+        if finding.caveats:
+            result["caveats"] = [
+                {
+                    "id": c.id,
+                    "title": c.title,
+                    "text": c.text,
+                    "rules": list(c.rules),
+                    "because": because(self.evaluation, c.because),
+                }
+                for c in finding.caveats
+            ]
+        return result
+
+
+class Screener:
+    """Assesses patients against loaded rulesets.
+
+    Args:
+        rulesets: from `load_rulesets`.
+        engine: "auto", "durable", "reference" or "verify".
+        strict: validate every used resource wholly with fhir.resources.
+
+    One screener serves one thread; build it once, it compiles the rules.
+    """
+
+    def __init__(self, rulesets: Rulesets, engine: str = "auto", *, strict: bool = False) -> None:
+        self.rulesets = rulesets
+        self.engine = make_engine(engine, rulesets.program)
+        self.normalizer = Normalizer(rulesets.program, rulesets.terminology)
+        self.evaluator = Evaluator(rulesets.program, rulesets.terminology)
+        self.reader = Reader(rulesets.terminology, strict=strict)
+
+    def screen(self, source: Any, as_of: str | datetime) -> Assessment:
+        """Assess the one patient in `source`: bytes, dict, path, resources or their objects.
+
+        Raises: UsageError where there is no patient or more than one, naming them;
+        FhirInputError where nothing could be read.
+        """
+        log = ReadLog()
+        found = list(self.screen_all(source, as_of, log=log))
+        if len(found) != 1:
+            names = ", ".join(a.patient for a in found) or "none"
+            lost = "".join(f"; {r.where}: {r.message}" for r in log.rejected)
+            raise UsageError(f"expected exactly one patient, found {names}{lost}")
+        return found[0]
+
+    def screen_all(
+        self, source: Any, as_of: str | datetime, *, log: ReadLog | None = None
+    ) -> Iterator[Assessment]:
+        """Assess every patient in `source`; what could not be read is listed in `log`."""
+        when = instant(as_of)
+        for record in self.reader.read(source, log if log is not None else ReadLog()):
+            yield self.assess(record, when)
+
+    def screen_paths(
+        self, paths: Iterable[str | Path], as_of: str | datetime, *, log: ReadLog
+    ) -> Iterator[Assessment]:
+        """Assess every patient in files and folders ("-" is standard input)."""
+        when = instant(as_of)
+        for record in self.reader.read_paths(list(paths), log):
+            yield self.assess(record, when)
+
+    def assess(self, record: Record, as_of: int) -> Assessment:
+        """Assess one patient as read; `as_of` in seconds since the epoch."""
+        normalized = self.normalizer.normalize(record, as_of)
+        firings = self.engine.run(normalized.facts)
+        evaluation = self.evaluator.evaluate(record, normalized, firings, as_of)
+        return Assessment(self, evaluation, normalized, firings)
