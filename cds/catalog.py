@@ -1,0 +1,366 @@
+"""Rules as plain values: criteria in words, the catalog, why one fired or not, coverage.
+
+What `report.py` lays out for people and the commands print as JSON. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from cds.cards import because
+from cds.errors import RuleError
+from cds.evaluate import LeafTrace, NodeTrace, RuleTrace
+from cds.facts import iso
+from cds.model import Evaluation
+from cds.rules import (
+    GRID,
+    AgeCriterion,
+    AllCriterion,
+    AnyCriterion,
+    ConditionCriterion,
+    FindingCriterion,
+    HistoryCriterion,
+    LabCriterion,
+    LifestyleCriterion,
+    MedicationCriterion,
+    NoResultCriterion,
+    QualityCriterion,
+    RatioCriterion,
+    RiseCriterion,
+    Rulesets,
+    SexCriterion,
+    SymptomCriterion,
+)
+from cds.shipped import shipped
+from cds.terminology import seconds_of
+from cds.yamlfile import load_yaml
+
+__all__ = ["catalog", "concept_name", "coverage", "criterion_text", "explanation_dict"]
+
+_SIGNS: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_FLAGS: Final = {0: "normal", 2: "out of range", 3: "critical"}  # facts: low_flag, high_flag
+_THRESHOLD: Final = re.compile(r"\bTH-\d{3}\b")
+
+
+# ---------------------------------------------------------------- criteria in words
+
+
+def criterion_text(criterion: Any, rulesets: Rulesets) -> str:
+    """Return one criterion in words ("potassium < 2.5 mmol/L, at most 7 days old").
+
+    Args:
+        criterion: any criterion of `rules` but `any` and `all`.
+        rulesets: where the names of analytes, value sets and findings are from.
+
+    A window that the rule leaves to the analyte is said too.
+    """
+    c = criterion
+    window = {word: _span(seconds) for word, seconds in _windows(c, rulesets).items()}
+    within = window.get("within")
+    match c:
+        case LabCriterion():
+            return f"{concept_name(c.lab, rulesets)} {_lab_text(c)}, {_age_text(window)}"
+        case RiseCriterion():
+            name = concept_name(c.rise, rulesets)
+            return (
+                f"{name} rose by {_bound_text(c)} within {window['over']}, "
+                f"latest result {_age_text(window)}"
+            )
+        case RatioCriterion():
+            name = concept_name(c.ratio, rulesets)
+            return (
+                f"{name} {_bound_text(c)} times the lowest of the {window['over']} before, "
+                f"latest result {_age_text(window)}"
+            )
+        case SymptomCriterion() | ConditionCriterion() | LifestyleCriterion():
+            kind = next(iter(c.model_fields_set & {"symptom", "condition", "lifestyle"}))
+            text = f"{kind}: {concept_name(getattr(c, kind), rulesets)}"
+            if within:
+                text += f", not known to be older than {within}"
+            if "longer_than" in window:
+                text += f", for more than {window['longer_than']}"
+            return text
+        case HistoryCriterion():
+            return f"in the family: {concept_name(c.history, rulesets)}"
+        case MedicationCriterion():
+            started = window.get("started_within")
+            text = f"takes: {concept_name(c.medication, rulesets)}"
+            return f"{text}, started within {started}" if started else text
+        case NoResultCriterion():
+            return f"no usable result within {within}: {concept_name(c.no_result, rulesets)}"
+        case SexCriterion():
+            return "sex: " + ("not recorded, or other" if c.sex == "unknown" else c.sex)
+        case AgeCriterion():
+            return f"age {_bound_text(c)} years"
+        case QualityCriterion():
+            of = f" of {concept_name(c.lab, rulesets)}" if c.lab else ""
+            return f"data in doubt: {concept_name(c.quality, rulesets)} value{of}"
+        case FindingCriterion():
+            return f"finding: {_finding_name(c.finding, rulesets)}"
+    raise TypeError(f"no words for {type(c).__name__}")
+
+
+def _lab_text(c: LabCriterion) -> str:
+    if c.laboratory:
+        return {
+            "below": "below the laboratory's own range",
+            "above": "above the laboratory's own range",
+            "critical-low": "flagged critically low (LL) by the laboratory",
+            "critical-high": "flagged critically high (HH) by the laboratory",
+        }[c.laboratory]
+    low = c.lt is not None or c.le is not None
+    side, flag = ("below", "LL") if low else ("above", "HH")
+    text = _bound_text(c)
+    if c.critical_flag:
+        text += f" or flagged {flag} by the laboratory"
+    if c.first_band:
+        text += (
+            f" and not normal by the laboratory's own range, or {side} the laboratory's own range"
+        )
+    return text
+
+
+def _bound_text(c: Any) -> str:
+    op, value = c.bound
+    unit = getattr(c, "unit", None)
+    return f"{_SIGNS[op]} {_number(value)}" + (f" {unit}" if unit and unit != "1" else "")
+
+
+def _age_text(window: Mapping[str, str]) -> str:
+    newer = f"more than {window['older_than']} and " if "older_than" in window else ""
+    return f"{newer}at most {window['within']} old"
+
+
+def _number(value: Decimal) -> str:
+    return format(value, "f")
+
+
+def _windows(c: Any, rulesets: Rulesets) -> dict[str, int]:
+    """Return the durations of a criterion by name, in seconds, with the analyte's default."""
+    names = ("within", "older_than", "over", "longer_than", "started_within")
+    windows = {n: seconds_of(text) for n in names if (text := getattr(c, n, None))}
+    if "within" not in windows and isinstance(c, (LabCriterion, RiseCriterion, RatioCriterion)):
+        analyte = next(getattr(c, n) for n in ("lab", "rise", "ratio") if hasattr(c, n))
+        windows["within"] = rulesets.terminology.analytes[analyte].fresh
+    return windows
+
+
+def _iso_windows(c: Any, rulesets: Rulesets) -> dict[str, str]:
+    hours = {name: seconds // 3600 for name, seconds in _windows(c, rulesets).items()}
+    return {n: f"PT{h}H" if h % 24 else f"P{h // 24}D" for n, h in hours.items()}
+
+
+def _span(seconds: int) -> str:
+    hours = seconds // 3600
+    count, unit = (hours // 24, "day") if hours % 24 == 0 and hours > 48 else (hours, "hour")
+    return f"{count} {unit}" + ("" if count == 1 else "s")
+
+
+def concept_name(concept: str, rulesets: Rulesets) -> str:
+    """Return what people call an analyte or value set; a word of ours as it is."""
+    terminology = rulesets.terminology
+    known = terminology.analytes.get(concept) or terminology.value_sets.get(concept)
+    return str(known.name) if known is not None else concept.replace("-", " ")
+
+
+def _finding_name(finding: str, rulesets: Rulesets) -> str:
+    key = f"finding/{finding}"
+    titles = (r.rule.title for r in rulesets.program.rules if r.finding_key == key)
+    return f"{next(titles, 'asserted by no rule')} ({finding})"
+
+
+def _threshold(c: Any) -> dict[str, Any] | None:
+    bound = getattr(c, "bound", None)
+    if bound is None:
+        return None
+    op, value = bound
+    unit = "years" if isinstance(c, AgeCriterion) else getattr(c, "unit", None) or "1"
+    return {"comparator": op, "value": _json(value), "unit": unit}
+
+
+def _json(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+# ---------------------------------------------------------------- why a rule fired or not
+
+
+def explanation_dict(
+    trace: RuleTrace, evaluation: Evaluation, rulesets: Rulesets
+) -> dict[str, Any]:
+    """Return why a rule fired or did not, JSON-ready.
+
+    `when` and `unless` are trees: ``{"state", "of": "all"|"any", "parts"}`` over criteria with
+    `state` ("yes", "no", "unknown"), `criterion` in words, `threshold` with comparator word
+    and UCUM unit, `window` (ISO 8601 durations), `reason` (why unknown) with `needs`, and
+    `observed`: each result with value as converted, `sent`, `effective` and `resource`.
+    """
+    rule = trace.rule.rule
+    return {
+        "patient": evaluation.patient,
+        "as_of": iso(evaluation.as_of),
+        "rule": _rule_dict(trace.rule.group, rule, rulesets),
+        "fired": trace.fired,
+        "outcome": trace.outcome,
+        "when": _trace_dict(trace.when, evaluation, rulesets),
+        "unless": _trace_dict(trace.unless, evaluation, rulesets) if trace.unless else None,
+    }
+
+
+def _trace_dict(
+    trace: NodeTrace | LeafTrace, evaluation: Evaluation, rulesets: Rulesets
+) -> dict[str, Any]:
+    if isinstance(trace, NodeTrace):
+        parts = [_trace_dict(part, evaluation, rulesets) for part in trace.parts]
+        return {"state": trace.state, "of": trace.word, "parts": parts}
+    c = trace.leaf.criterion
+    kind, concept = trace.leaf.key.split("/")[:2]
+    reasons = rulesets.texts.not_evaluated
+    return {
+        "state": trace.state,
+        "criterion": criterion_text(c, rulesets),
+        "kind": kind,
+        "concept": concept,
+        "threshold": _threshold(c),
+        "window": _iso_windows(c, rulesets) or None,
+        "reason": trace.reason or None,
+        "reason_text": reasons.get(trace.reason, trace.reason) or None,
+        "needs": trace.needs or None,
+        "resource": trace.resource,
+        **_observed(trace, evaluation),
+    }
+
+
+def _observed(trace: LeafTrace, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what was seen: `observed` entries, and what was computed from them."""
+    fact = trace.fact
+    if fact is None:
+        return {"observed": []}
+    props = fact.props
+    sides = {t.prop for atom in trace.leaf.atoms for t in atom.tests if t.prop.endswith("_flag")}
+    amount = Decimal(props["amount"]) / (2 * GRID) if "amount" in props else props.get("years")
+    more = {
+        "computed": _json(Decimal(amount)) if amount is not None else None,
+        "hours_old": props["age"] // 3600 if "age" in props else None,
+        "laboratory_says": next((_FLAGS.get(props[side]) for side in sorted(sides)), None),
+    }
+    return {
+        "observed": because(evaluation, [fact.key]),
+        **{name: value for name, value in more.items() if value is not None},
+        "cautions": list(dict.fromkeys(d.text for s in fact.sources for d in s.doubts)),
+    }
+
+
+# ---------------------------------------------------------------- the catalog
+
+
+def catalog(rulesets: Rulesets) -> list[dict[str, Any]]:
+    """Return every rule in file order, JSON-ready: criteria in words, thresholds, evidence.
+
+    `when` and `unless` are lists of words, or ``{"any": [...]}``, ``{"all": [...]}``.
+    """
+    return [_rule_dict(f.group, rule, rulesets) for f in rulesets.files for rule in f.rules]
+
+
+def _rule_dict(group: str, rule: Any, rulesets: Rulesets) -> dict[str, Any]:
+    version = next(f.version for f in rulesets.files if f.group == group and rule in f.rules)
+    criteria = list(_criteria((*rule.when, *rule.unless)))
+    return {
+        "id": rule.id,
+        "title": rule.title,
+        "group": group,
+        "version": version,
+        "tier": rule.tier,
+        "review": rule.review,
+        "last_reviewed": rule.last_reviewed,
+        "population": rule.population,
+        "finding": rule.finding_id,
+        "family": rule.family,
+        "step": rule.step,
+        "caveat_for": list(rule.caveat_for),
+        "stands_in_from": rule.stands_in_from,
+        "when": _words(rule.when, rulesets),
+        "unless": _words(rule.unless, rulesets),
+        "missing": rule.missing,
+        "thresholds": [
+            {"criterion": criterion_text(c, rulesets), **bound, "window": _iso_windows(c, rulesets)}
+            for c in criteria
+            if (bound := _threshold(c))
+        ],
+        "evidence": [e.model_dump(mode="json") for e in rule.evidence],
+        "covers": list(rule.covers),
+        "note": rule.note,
+        "card": rule.card.model_dump(mode="json") if rule.card else None,
+    }
+
+
+def _criteria(criteria: Iterable[Any]) -> Iterator[Any]:
+    for c in criteria:
+        if isinstance(c, (AnyCriterion, AllCriterion)):
+            yield from _criteria(c.any if isinstance(c, AnyCriterion) else c.all)
+        else:
+            yield c
+
+
+def _words(criteria: Iterable[Any], rulesets: Rulesets) -> list[Any]:
+    return [
+        {"any": _words(c.any, rulesets)}
+        if isinstance(c, AnyCriterion)
+        else {"all": _words(c.all, rulesets)}
+        if isinstance(c, AllCriterion)
+        else criterion_text(c, rulesets)
+        for c in criteria
+    ]
+
+
+# ---------------------------------------------------------------- coverage
+
+
+def coverage(rulesets: Rulesets, *folders: str | Path) -> dict[str, Any]:
+    """Return which claims, red flags, thresholds and medication rules the rules cover.
+
+    ``{"covered": {id: [rule ids]}, "not_covered": {id: reason}, "missing": [ids]}`` over every
+    id of `sources/*.yaml` in the shipped rulesets and `folders`. Not covered on purpose is what
+    a source itself leaves out; missing is all that nobody has decided on. Limits and windows
+    that stand in `analytes.yaml` are covered by that file, which then stands in place of rules.
+
+    Raises: RuleError if a file of sources cannot be read.
+    """
+    homes = list(dict.fromkeys(Path(f).resolve() for f in (shipped("rulesets"), *folders)))
+    covers: dict[str, list[str]] = {}
+    for file in rulesets.files:
+        for rule in file.rules:
+            for id_ in rule.covers:
+                covers.setdefault(id_, []).append(rule.id)
+    for path in (home / "analytes.yaml" for home in homes):
+        if path.is_file():
+            for id_ in sorted(set(_THRESHOLD.findall(path.read_text(encoding="utf-8")))):
+                covers.setdefault(id_, []).append(path.name)
+    covered: dict[str, list[str]] = {}
+    not_covered: dict[str, str] = {}
+    missing: list[str] = []
+    for id_, reason in (entry for home in homes for entry in _sources(home)):
+        if id_ in covers:
+            covered[id_] = covers[id_]
+        elif reason:
+            not_covered[id_] = reason
+        else:
+            missing.append(id_)
+    return {"covered": covered, "not_covered": not_covered, "missing": missing}
+
+
+def _sources(home: Path) -> Iterator[tuple[str, str]]:
+    """Yield the id of each source entry, and why no rule is meant to cover it ("" if one is)."""
+    for path in sorted((home / "sources").glob("*.yaml")):
+        data, _ = load_yaml(path)
+        if not isinstance(data, dict):
+            raise RuleError("a file of sources holds keys", path=str(path))
+        for entries in data.values():
+            for entry in entries if isinstance(entries, list) else ():
+                out = entry.get("scope") == "out"
+                reason = entry.get("scope_reason") or ("out of scope" if out else "")
+                yield str(entry["id"]), str(reason) if out else ""
