@@ -203,7 +203,7 @@ class _Cutter:
         self, data: Buffer, where: str, parse: Parse, kind: Literal["entries", "values"], start: int
     ) -> None:
         self.data, self.where, self.parse, self.start = data, where, parse, start
-        self.name = "entry" if kind == "entries" else ""
+        self.name = f"{where} entry" if kind == "entries" else where
         self._counted, self._lines = 0, 1
 
     def parts(self) -> Iterator[Part]:
@@ -211,7 +211,7 @@ class _Cutter:
         gaps = [0]  # begin of each stretch that belongs to no member, and its end
         index = -1
         for index, (begin, end) in enumerate(self._members()):
-            where = f"{self.where} {self.name}[{index}]"
+            where = f"{self.name}[{index}]"
             if end < 0:
                 yield Part(where, None, _message(_CUT_OFF, len(self.data), self._line(begin)))
                 return
@@ -275,7 +275,7 @@ def _fault(text: bytes, error: orjson.JSONDecodeError) -> tuple[int, str]:
         offset = len(text.decode()[: error.pos].encode())
     except UnicodeDecodeError as undecodable:
         return undecodable.start, "a byte that is not UTF-8"
-    if text[offset:].startswith((b"NaN", b"Infinity", b"-Infinity")):
+    if text[max(offset - 1, 0) :].lstrip(b" :[,").startswith((b"NaN", b"Infinity", b"-Infinity")):
         return offset, "NaN and Infinity are not JSON numbers"
     if "infinity" in error.msg:
         return offset, "a number too large to be a value"

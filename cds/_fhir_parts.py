@@ -104,7 +104,8 @@ def _month_after(year: int, month: int) -> int:
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30})?", re.ASCII)
 _MEASURED: Final = re.compile(
-    r"\s*(<=|>=|<|>)?\s*([+-]?\d{1,30}(?:\.\d{1,30})?)\s*([^\s\d]\S{0,30}(?: \S{1,12})?)?\s*",
+    r"\s*(<=|>=|<|>)?\s*([+-]?\d{1,30}(?:\.\d{1,30})?)\s*"  # comparator, number
+    r"([A-Za-zµμ%{\[/]\S{0,30}(?: [A-Za-z]\S{0,11})?)?\s*",  # unit, at most two words
     re.ASCII,
 )
 
@@ -384,6 +385,10 @@ class Terms(Protocol):
         """Questions whose coded answers matter."""
 
     @property
+    def yes_no(self) -> Mapping[tuple[str, str], bool]:
+        """Codes that say yes (True) or no whatever was asked."""
+
+    @property
     def note_words(self) -> tuple[str, ...]:
         """Words of a note that matter."""
 
@@ -447,6 +452,7 @@ class Codes:
 
     def __init__(self, terms: Terms, wanted: Collection[str] | None) -> None:
         self._terms = terms
+        self.yes_no = terms.yes_no
         self._wanted = None if wanted is None else frozenset(wanted)
         # By system and code as sent; None for a code that no rule asks for.
         self.seen: dict[tuple[str, str], Known | None] = {}

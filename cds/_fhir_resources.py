@@ -69,31 +69,6 @@ _ADHERENCE: Final = {
     "unknown": "unknown",
 }
 
-_SCT, _LOINC = "http://snomed.info/sct", "http://loinc.org"
-# How FHIR senders write yes and no as a code: grammar, not clinical content.
-_YES_NO: Final[dict[tuple[str, str], bool]] = {
-    (_SCT, "52101004"): True,  # Present
-    (_SCT, "2667000"): False,  # Absent
-    (_SCT, "373066001"): True,  # Yes
-    (_SCT, "373067005"): False,  # No
-    (_SCT, "10828004"): True,  # Positive
-    (_SCT, "260385009"): False,  # Negative
-    (_LOINC, "LA33-6"): True,  # Yes
-    (_LOINC, "LA32-8"): False,  # No
-    (_LOINC, "LA9633-4"): True,  # Present
-    (_LOINC, "LA9634-2"): False,  # Absent
-    **{
-        (uri, code): code in ("Y", "POS")
-        for uri, codes in (
-            ("http://terminology.hl7.org/CodeSystem/v2-0136", "Y N"),
-            ("http://hl7.org/fhir/v2/0136", "Y N"),
-            ("http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "POS NEG"),
-            ("http://hl7.org/fhir/v3/ObservationInterpretation", "POS NEG"),
-        )
-        for code in codes.split()
-    },
-}
-
 _NOT_NUMERIC: Final = (
     "valueRatio",
     "valueSampledData",
@@ -580,7 +555,7 @@ class Resources:
         for answer in answers:
             code = answer.get("code")
             if isinstance(code, str):
-                said = _YES_NO.get((self.codes.system(answer.get("system")), code))
+                said = self.codes.yes_no.get((self.codes.system(answer.get("system")), code))
                 if said is not None:
                     return True, said
         for key, value in part.items():

@@ -6,7 +6,6 @@ patient in the end. In doubt two patients are kept apart, never put together.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,12 +89,6 @@ class _Patient(NamedTuple):
     item: Item
     own: Ref | None  # server and id
     url: str  # of its entry, or "" ("urn:uuid:...")
-
-    @property
-    def person(self) -> Person:
-        """What was read of it."""
-        found: Person = self.item.values[0]
-        return found
 
 
 class Scope:
@@ -216,6 +209,8 @@ class Scope:
             if link is None:
                 # Nothing names it: the label comes from what was read, so that it is the same in
                 # whatever order and file the resource stands.
+                import hashlib  # rarely needed, slow to load
+
                 content = repr((name, item.subject, item.orphan, *_content(item)))
                 digest = hashlib.sha256(content.encode()).hexdigest()[:12]
                 label = f"{name}/sha256-{digest}"
@@ -235,6 +230,9 @@ class Scope:
     ) -> Item:
         item = Item(name, label)
         item.base, item.meta = server_of(url), resource.get("meta")
+        if "modifierExtension" in resource:
+            message = "it may change the meaning of all the rest; not understood, the rest is used"
+            item.warning("modifier-extension", "modifierExtension", message)
         if kind.subject:
             self._subject(resource, item, kind.subject)
         kind.read(resource, item, wanted)

@@ -126,6 +126,7 @@ def _source_json(source: Source) -> dict[str, Any]:
         resource=utf8(source.resource or ""),
         range=utf8(source.laboratory_range or ""),
         doubts=[doubt.code for doubt in source.doubts],
+        of=source.concept or "",
     )
 
 

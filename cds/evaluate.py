@@ -113,7 +113,7 @@ class Evaluator:
         facts = {fact.key: fact for fact in normalized.facts}
         shown, population = self._population(firings, normalized.child)
         findings = self._merge(shown)
-        findings, suppressed = _most_urgent_of_family(findings)
+        findings, suppressed = self._most_urgent_of_family(findings)
         findings = self._with_caveats(findings, firings)
         fired = {f.rule for f in firings}
         near = self._undecided(facts, normalized, firings, fired)
@@ -195,6 +195,32 @@ class Evaluator:
                 )
             )
         return findings
+
+    def _most_urgent_of_family(
+        self, findings: Sequence[Finding]
+    ) -> tuple[list[Finding], list[Suppressed]]:
+        """Keep the most urgent finding of each family; the first in file order among equals."""
+        best: dict[str, Finding] = {}
+        for finding in findings:
+            if finding.family is not None:
+                other = best.get(finding.family)
+                if other is None or self._urgency(finding) > self._urgency(other):
+                    best[finding.family] = finding
+        kept: list[Finding] = []
+        suppressed: list[Suppressed] = []
+        for finding in findings:
+            top = best.get(finding.family) if finding.family is not None else None
+            if top is None or top is finding:
+                kept.append(finding)
+            else:
+                suppressed.append(Suppressed(finding, f"superseded by {top.id}"))
+        return kept, suppressed
+
+    def _urgency(self, finding: Finding) -> tuple[Tier, Tier]:
+        """Order findings of a family: by tier, among rechecks by the tier of the band itself."""
+        rule = self.program.by_id[finding.rules[0]].rule
+        band = self.program.by_id[rule.recheck_of].rule if rule.recheck_of else rule
+        return finding.tier, band.tier_value
 
     def _with_caveats(self, findings: list[Finding], firings: Sequence[Firing]) -> list[Finding]:
         """Attach the caveats that fired to the findings of the families they are for."""
@@ -329,7 +355,10 @@ class Evaluator:
             if lost:
                 first = min(lost, key=lambda u: (u.resource or "", u.reason))
                 return LeafTrace(leaf, "unknown", first.reason, first.resource, needs=_needs(leaf))
-            return LeafTrace(leaf, "unknown", "missing", needs=_needs(leaf))
+            needs = _needs(leaf)
+            if key.startswith(("rise/", "ratio/")) and f"lab/{needs}" in facts:
+                needs = f"earlier {needs}"
+            return LeafTrace(leaf, "unknown", "missing", needs=needs)
         reason = self._why_not(leaf, fact)
         if reason is None:
             return LeafTrace(leaf, "yes", fact=fact)
@@ -442,27 +471,6 @@ def _outcome(
     if any(n.rule == rule.rule.id and n.reason == "population" for n in evaluation.not_evaluated):
         return "not shown: the rule is for adults"
     return "fired; there is no finding that its caveat belongs to"
-
-
-def _most_urgent_of_family(
-    findings: Sequence[Finding],
-) -> tuple[list[Finding], list[Suppressed]]:
-    """Keep the most urgent finding of each family; the first in file order among equals."""
-    best: dict[str, Finding] = {}
-    for finding in findings:
-        if finding.family is not None:
-            other = best.get(finding.family)
-            if other is None or finding.tier > other.tier:
-                best[finding.family] = finding
-    kept: list[Finding] = []
-    suppressed: list[Suppressed] = []
-    for finding in findings:
-        top = best.get(finding.family) if finding.family is not None else None
-        if top is None or top is finding:
-            kept.append(finding)
-        else:
-            suppressed.append(Suppressed(finding, f"superseded by {top.id}"))
-    return kept, suppressed
 
 
 def _for_adults(rule_id: str) -> NotEvaluated:

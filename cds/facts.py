@@ -115,8 +115,8 @@ class _Result:
     hi_code: int = field(init=False)
 
     def __post_init__(self) -> None:
-        lo = -NO_LIMIT if self.lo is None else grid_code(self.lo)
-        hi = NO_LIMIT if self.hi is None else lo if self.hi == self.lo else grid_code(self.hi)
+        lo = -NO_LIMIT if self.lo is None else _code(self.lo)
+        hi = NO_LIMIT if self.hi is None else lo if self.hi == self.lo else _code(self.hi)
         # "> 2.0" lies strictly above the step 2.0, "< 2.0" strictly below: on the odd codes.
         object.__setattr__(self, "lo_code", lo | 1 if self.lo_open else lo)
         object.__setattr__(self, "hi_code", hi - 1 if self.hi_open and hi % 2 == 0 else hi)
@@ -137,11 +137,17 @@ class Normalizer:
         asked = {key.split("/")[1] for key in program.keys if key.startswith("lab/")}
         self._asked = frozenset(asked | self._needs.keys())
         self._series = self._with_inputs(self._asked)
+        self._horizon = {name: self._horizon_of(name) for name in self._series}
         self._presence_keys: dict[str, list[str]] = {}
         for key in sorted(program.keys):
             kind, concept = key.split("/")[:2]
             if kind in ("symptom", "condition", "lifestyle", "history"):
                 self._presence_keys.setdefault(concept, []).append(key)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The analytes and value sets that the loaded rules ask for; medicines are always read."""
+        return self._series | self._presence_keys.keys()
 
     def _with_inputs(self, asked: frozenset[str]) -> frozenset[str]:
         """The analytes to read: those asked for and those that they are computed from."""
@@ -154,6 +160,25 @@ class Normalizer:
             more |= {adjusted.result, adjusted.ionized, adjusted.total, adjusted.albumin}
             more.add(adjusted.egfr)
         return frozenset(more)
+
+    def _horizon_of(self, analyte: str) -> int:
+        """How far back, in seconds, a result of this analyte can still decide something."""
+        context = self.terminology.analytes[analyte].context
+        windows = [
+            need.seconds + context
+            for name in self._computed_from(analyte)
+            for need in self._needs.get(name, ())
+        ]
+        return max(context, *windows, 0)
+
+    def _computed_from(self, analyte: str) -> list[str]:
+        """The analyte itself and those that are computed from its results."""
+        adjusted = self.terminology.adjusted_calcium
+        names = [analyte]
+        names += [name for name, d in self.terminology.derived.items() if d.of == analyte]
+        if analyte in (adjusted.total, adjusted.result):
+            names.append(adjusted.id)
+        return names
 
     def normalize(self, record: Record, as_of: int) -> Normalized:
         """Return the facts of one patient at `as_of` (seconds since the epoch)."""
@@ -217,14 +242,14 @@ class Normalizer:
     ) -> list[_Result]:
         """Check and convert the results of one analyte, newest first.
 
-        Beyond the analyte's context only the newest usable result is wanted, to be able to say
-        that what there is is too old; what lies behind it cannot change anything any more.
+        Beyond what any rule looks back to, only the newest usable result is wanted, to be able
+        to say that what there is is too old; what lies behind it cannot change anything any more.
         """
-        context = self.terminology.analytes[name].context
+        horizon = self._horizon[name]
         sent.sort(key=lambda m: (-m.effective.start if m.effective else 0, m.resource, m.path))
         results: list[_Result] = []
         for m in sent:
-            past = m.effective is not None and as_of - m.effective.end > context
+            past = m.effective is not None and as_of - m.effective.end > horizon
             if past and results:
                 continue
             result = self._usable(m, as_of, out)
@@ -269,12 +294,13 @@ class Normalizer:
             )
             return None
         try:
-            lo, hi = self._interval(m, m.value, unit, analyte)
+            absurd = _absurd(m.value)
+            lo, hi = (None, None) if absurd else self._interval(m, m.value, unit, analyte)
         except UnitError as error:
             reject("unit", "unit-mismatch", f"{m.path}.code", f"{error}; the result is not used")
             return None
         comparator = m.value.comparator or ""
-        if not _possible(lo, hi, analyte):
+        if absurd or not _possible(lo, hi, analyte):
             reject(
                 "implausible",
                 "implausible",
@@ -302,6 +328,7 @@ class Normalizer:
             resource=m.resource,
             effective=m.effective.text if m.effective else None,
             sent=m.value.text if m.value else None,
+            concept=m.analyte,
         )
         for key in (f"quality/{code}", f"quality/{code}/{m.analyte}"):
             if key in self.program.keys:
@@ -309,11 +336,7 @@ class Normalizer:
 
     def _keys_of(self, analyte: str) -> list[str]:
         """The fact keys that an unusable result of this analyte leaves undecided."""
-        adjusted = self.terminology.adjusted_calcium
-        names = [analyte]
-        names += [name for name, d in self.terminology.derived.items() if d.of == analyte]
-        if analyte in (adjusted.total, adjusted.result):
-            names.append(adjusted.id)
+        names = self._computed_from(analyte)
         keys = [f"lab/{name}" for name in names]
         return keys + [n.key for name in names for n in self._needs.get(name, ())]
 
@@ -360,7 +383,7 @@ class Normalizer:
         self, m: Measurement, q: Quantity | None, unit: str, analyte: Analyte
     ) -> Fraction | None:
         """The laboratory's limit in the canonical unit; its own unit, else the result's."""
-        if q is None:
+        if q is None or _absurd(q):
             return None
         own = ucum_of(q.code, q.unit) if q.code or q.unit else unit
         if own is None:
@@ -602,7 +625,7 @@ class Normalizer:
                 need.key,
                 "trend",
                 need.concept,
-                {"amount": grid_code(amount), "age": as_of - latest.start},
+                {"amount": _code(amount), "age": as_of - latest.start},
                 sources,
             )
         )
@@ -698,9 +721,24 @@ class Normalizer:
         taken: dict[str, list[tuple[MedicationUse, int]]] = {}
         for use in uses:
             concepts = sorted({c for k in use.codings for c in t.concepts_of(k.system, k.code)})
-            if not concepts:
-                continue
             since = _since(use, as_of)
+            if not concepts:
+                if since is not None:
+                    how = (
+                        "its codes stand"
+                        if use.codings
+                        else "it is named only in text, which stands"
+                    )
+                    out.problems.append(
+                        Problem(
+                            "info",
+                            "medication-not-recognized",
+                            use.resource,
+                            "medication",
+                            f"a medicine in use that no rule can see: {how} in no value set",
+                        )
+                    )
+                continue
             for concept in concepts:
                 key = f"medication/{concept}"
                 if key not in self.program.keys:
@@ -766,6 +804,16 @@ def _same_draw(result: _Result, others: Iterable[_Result], window: int) -> _Resu
             if best is None or rank < best[0]:
                 best = (rank, other)
     return best[1] if best else None
+
+
+def _code(value: Fraction) -> int:
+    """The grid code, kept within what an engine takes; beyond lies nothing that is possible."""
+    return max(-NO_LIMIT, min(NO_LIMIT, grid_code(value)))
+
+
+def _absurd(q: Quantity) -> bool:
+    """Whether a number is too large or too small to be a measurement, or to be computed with."""
+    return any(v != 0 and abs(v.adjusted()) > 15 for v in (q.value, q.high) if v is not None)
 
 
 def _possible(lo: Fraction | None, hi: Fraction | None, analyte: Analyte) -> bool:

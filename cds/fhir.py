@@ -179,7 +179,7 @@ class Reader:
             except ValueError:
                 log.reject(where, "this object cannot be written as JSON")
                 return
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple) and value:
             for index, each in enumerate(value):
                 if isinstance(each, dict):
                     yield from self._value(each, f"{where}[{index}]", loose, log)
@@ -258,9 +258,12 @@ def _invalid(resource: Json, name: str) -> str:
             return ""
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False, include_input=False)
-        if len(faults) < fewest:
-            fewest = len(faults)
-            texts = (f"{_path(name, f['loc'])}: {_FAULTS.get(f['type'], _FAULT)}" for f in faults)
+            texts = [f"{_path(name, f['loc'])}: {_FAULTS.get(f['type'], _FAULT)}" for f in faults]
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError):
+            # What the validator itself stumbles over, such as a resourceType that is a number.
+            texts = [f"{name}: {_FAULT}"]
+        if len(texts) < fewest:
+            fewest = len(texts)
             worst = f"not valid {version}: " + "; ".join(dict.fromkeys(texts))
     return worst
 

@@ -228,7 +228,10 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One resource that a fact rests on, with the value as sent and as converted."""
+    """One resource that a fact rests on, with the value as sent and as converted.
+
+    `concept` names what was measured where the fact itself does not (data quality).
+    """
 
     resource: str | None
     effective: str | None = None
@@ -237,6 +240,7 @@ class Source:
     sent: str | None = None
     laboratory_range: str | None = None
     doubts: tuple[Doubt, ...] = ()
+    concept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

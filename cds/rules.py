@@ -310,7 +310,8 @@ class Rule(_Model):
     build on and nobody is shown. A rule with `caveat_for` adds its text to the findings of
     these families. `population` adult: outside it, a finding of at least the tier named by a
     rule with `stands_in_from` is replaced by that rule's. `recheck` makes a companion rule
-    `<id>-recheck` for results older than fresh and within the analyte's context window.
+    `<id>-recheck` for results of the analyte's whole context window, where the rule itself does
+    not hold; only such companions have `recheck_of`.
     `missing` says whether undecided criteria are listed in `not_evaluated`.
     """
 
@@ -323,6 +324,7 @@ class Rule(_Model):
     family: Id | None = None
     step: bool = False
     caveat_for: tuple[Id, ...] = ()
+    recheck_of: Id | None = None
     population: Literal["adult", "any"] = "adult"
     stands_in_from: Literal["soon", "urgent", "emergency"] | None = None
     recheck: bool = False
@@ -755,6 +757,7 @@ class Ruleset:
     path: str
     rules: tuple[Rule, ...]
     line_of: Mapping[str, int]
+    recheck: RecheckText | None = None
 
 
 @dataclass(frozen=True)
@@ -798,6 +801,7 @@ def load_rulesets(*folders: str | Path) -> Rulesets:
                 files.append(file)
     if errors or texts is None:
         raise RuleErrors(errors)
+    files = _Rechecks(files, terminology).add(files)
     return Rulesets(tuple(files), terminology, texts, compile_program(files, terminology))
 
 
@@ -833,66 +837,155 @@ def _load_file(
     file = _validate(RuleFile, data, lines, path, errors)
     if file is None:
         return None
-    rules: list[Rule] = []
     line_of: dict[str, int] = {}
     for index, rule in enumerate(file.rules):
         line = lines.of(("rules", index)) if lines else 0
         line_of.setdefault(rule.id, line)
-        rules.append(rule)
-        if rule.recheck:
-            if file.recheck is None or rule.card is None:
-                errors.append(
-                    RuleError(
-                        "'recheck' needs the file's 'recheck' texts and the rule's 'card'",
-                        path=str(path),
-                        line=line,
-                        rule=rule.id,
-                    )
-                )
-                continue
-            companion = _recheck(rule, file.recheck, terminology)
-            line_of[companion.id] = line
-            rules.append(companion)
+        faults = []
+        if rule.recheck_of:
+            faults.append("'recheck_of' is set by 'recheck' alone")
+        if rule.recheck and (file.recheck is None or rule.card is None):
+            faults.append("'recheck' needs the file's 'recheck' texts and the rule's 'card'")
+        errors += [RuleError(m, path=str(path), line=line, rule=rule.id) for m in faults]
     digest = _digest([path.read_bytes(), *shared])
-    return Ruleset(file.group, file.title, file.version, digest, str(path), tuple(rules), line_of)
+    return Ruleset(
+        file.group, file.title, file.version, digest, str(path), file.rules, line_of, file.recheck
+    )
 
 
-def _recheck(rule: Rule, text: RecheckText, terminology: Terminology) -> Rule:
-    """Make the companion of a rule for results older than fresh, within the context window."""
+# ---------------------------------------------------------------- older results
 
-    def older(c: Any) -> Any:
+
+class _Rechecks:
+    """Makes the companions that judge results too old for their full tier.
+
+    A companion has the criteria of its rule with every result up to its context window, and
+    does not hold where the rule itself does. A step that such a rule builds on gets a wider
+    companion too, so that "low potassium" may then be an old one.
+    """
+
+    def __init__(self, files: Sequence[Ruleset], terminology: Terminology) -> None:
+        self.terminology = terminology
+        self.makers: dict[str, list[Rule]] = {}
+        for rule in (rule for file in files for rule in file.rules):
+            self.makers.setdefault(rule.finding_id, []).append(rule)
+        self.widened: dict[str, None] = {}  # findings of steps that need a wider companion
+
+    def add(self, files: Sequence[Ruleset]) -> list[Ruleset]:
+        """Return the files with the companions behind their rules."""
+        made: dict[str, Rule] = {}
+        for file in files:
+            for rule in file.rules:
+                if rule.recheck and file.recheck:
+                    made[rule.id] = self.companion(rule, file.recheck)
+        # Steps may need steps: `widened` grows while it is worked off.
+        done: set[str] = set()
+        while waiting := [f for f in self.widened if f not in done]:
+            for finding in waiting:
+                done.add(finding)
+                for rule in self.makers[finding]:
+                    if rule.step:
+                        made[rule.id] = self.wider_step(rule)
+        result = []
+        for file in files:
+            rules: list[Rule] = []
+            lines = dict(file.line_of)
+            for rule in file.rules:
+                rules.append(rule)
+                if rule.id in made:
+                    rules.append(made[rule.id])
+                    lines[made[rule.id].id] = file.line_of.get(rule.id, 0)
+            result.append(replace(file, rules=tuple(rules), line_of=lines))
+        return result
+
+    def companion(self, rule: Rule, text: RecheckText) -> Rule:
+        """Make the companion that is shown: milder, and only where the rule does not hold."""
+        card = rule.card
+        title = rule.title
+        return rule.model_copy(
+            update={
+                "id": f"{rule.id}-recheck",
+                "finding": f"{rule.finding}-recheck" if rule.finding else None,
+                "title": text.title.replace("{title}", title),
+                "tier": "soon" if rule.tier_value >= Tier.urgent else "routine",
+                "recheck": False,
+                "recheck_of": rule.id,
+                "missing": "silent",
+                "when": tuple(self.wide(c) for c in rule.when),
+                "unless": (*rule.unless, FindingCriterion(finding=rule.finding_id)),
+                "evidence": (*text.evidence, *rule.evidence),
+                "card": CardText(
+                    summary=text.summary.replace("{title}", title),
+                    detail=text.detail.replace("{title}", title),
+                    patient=text.patient,
+                    patient_summary=text.patient_summary,
+                    suggestions=text.suggestions or (card.suggestions if card else ()),
+                ),
+            }
+        )
+
+    def wider_step(self, rule: Rule) -> Rule:
+        """Make the companion of a step: the same over results up to their context window."""
+        return rule.model_copy(
+            update={
+                "id": f"{rule.id}-recheck",
+                "finding": f"{rule.finding_id}-recheck",
+                "recheck_of": rule.id,
+                "missing": "silent",
+                "when": tuple(self.wide(c) for c in rule.when),
+            }
+        )
+
+    def wide(self, c: Any) -> Any:
+        """Widen a criterion to results of the whole context window."""
         if isinstance(c, AnyCriterion):
-            return c.model_copy(update={"any": tuple(older(p) for p in c.any)})
+            return c.model_copy(update={"any": tuple(self.wide(p) for p in c.any)})
         if isinstance(c, AllCriterion):
-            return c.model_copy(update={"all": tuple(older(p) for p in c.all)})
-        if isinstance(c, LabCriterion) and not c.within and c.lab in terminology.analytes:
-            analyte = terminology.analytes[c.lab]
-            return c.model_copy(
-                update={"older_than": _days(analyte.fresh), "within": _days(analyte.context)}
-            )
+            return c.model_copy(update={"all": tuple(self.wide(p) for p in c.all)})
+        concept = _measured(c)
+        if concept and not c.within and concept in self.terminology.analytes:
+            context = self.terminology.analytes[concept].context
+            return c.model_copy(update={"within": _days(context)})
+        if isinstance(c, FindingCriterion) and self.ages(c.finding, frozenset()):
+            shown = any(r.recheck for r in self.makers[c.finding])
+            if any(r.step for r in self.makers[c.finding]):
+                self.widened[c.finding] = None
+            elif not shown:
+                return c
+            old = FindingCriterion(finding=f"{c.finding}-recheck")
+            return AnyCriterion(any=(c, old))
         return c
 
-    card = rule.card
-    fill = {"title": rule.title}
-    return rule.model_copy(
-        update={
-            "id": f"{rule.id}-recheck",
-            "finding": None,
-            "title": text.title.format(**fill),
-            "tier": "soon" if rule.tier_value >= Tier.urgent else "routine",
-            "recheck": False,
-            "missing": "silent",
-            "when": tuple(older(c) for c in rule.when),
-            "evidence": (*text.evidence, *rule.evidence),
-            "card": CardText(
-                summary=text.summary.replace("{title}", rule.title),
-                detail=text.detail.replace("{title}", rule.title),
-                patient=text.patient,
-                patient_summary=text.patient_summary,
-                suggestions=text.suggestions or (card.suggestions if card else ()),
-            ),
-        }
-    )
+    def ages(self, finding: str, above: frozenset[str]) -> bool:
+        """Whether a finding rests on results, directly or through other findings."""
+        if finding in above:
+            return False
+        return any(
+            bool(_measured(c))
+            or (isinstance(c, FindingCriterion) and self.ages(c.finding, above | {finding}))
+            for rule in self.makers.get(finding, ())
+            for c in _flat(rule.when)
+        )
+
+
+def _measured(c: Any) -> str | None:
+    """The analyte whose results a criterion tests, or None."""
+    if isinstance(c, LabCriterion):
+        return c.lab
+    if isinstance(c, RiseCriterion):
+        return c.rise
+    return c.ratio if isinstance(c, RatioCriterion) else None
+
+
+def _flat(criteria: Sequence[Any]) -> Iterator[Any]:
+    """Yield the criteria without `any` and `all` around them."""
+    for c in criteria:
+        if isinstance(c, AnyCriterion):
+            yield from _flat(c.any)
+        elif isinstance(c, AllCriterion):
+            yield from _flat(c.all)
+        else:
+            yield c
 
 
 def _days(seconds: int) -> str:

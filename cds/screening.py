@@ -123,9 +123,7 @@ class Assessment:
             ],
             "tier": e.tier.name if e.tier is not None else None,
             "findings": [self._finding(f) for f in e.findings],
-            "steps": [
-                {"id": id_, "because": because(e, keys)} for id_, keys in e.steps.items()
-            ],
+            "steps": [{"id": id_, "because": because(e, keys)} for id_, keys in e.steps.items()],
             "suppressed": [{**self._finding(s.finding), "reason": s.reason} for s in e.suppressed],
             "not_evaluated": [
                 {"rule": n.rule, "reason": n.reason, "needs": n.needs, "resource": n.resource}
@@ -184,7 +182,7 @@ class Screener:
         self.engine = make_engine(engine, rulesets.program)
         self.normalizer = Normalizer(rulesets.program, rulesets.terminology)
         self.evaluator = Evaluator(rulesets.program, rulesets.terminology)
-        self.reader = Reader(rulesets.terminology, strict=strict)
+        self.reader = Reader(rulesets.terminology, wanted=self.normalizer.wanted, strict=strict)
 
     def screen(self, source: Any, as_of: str | datetime) -> Assessment:
         """Assess the one patient in `source`: bytes, dict, path, resources or their objects.

@@ -52,6 +52,8 @@ SYSTEMS: Final[dict[str, str]] = {
     "hpo": "http://human-phenotype-ontology.org",
     "mondo": "http://purl.obolibrary.org/obo/mondo.owl",
     "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
+    "v2-0136": "http://terminology.hl7.org/CodeSystem/v2-0136",
+    "v3-interpretation": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation",
 }
 """Short name in the files to FHIR URI (FHIR R4 section 4.3, "Using codes in resources")."""
 
@@ -66,6 +68,8 @@ _ALIASES: Final[dict[str, str]] = {
     # The international edition: most of its codes are categories of the American one.
     "http://hl7.org/fhir/sid/icd-10": _ICD,
     "http://purl.obolibrary.org/obo/hp.owl": SYSTEMS["hpo"],
+    "http://hl7.org/fhir/v2/0136": SYSTEMS["v2-0136"],
+    "http://hl7.org/fhir/v3/ObservationInterpretation": SYSTEMS["v3-interpretation"],
 }
 
 
@@ -327,6 +331,18 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class YesNo:
+    """A code that says yes or no to any question."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    system: _System
+    code: _Text
+    display: _Text
+    means: Literal["yes", "no"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdjustedCalcium:
     """How calcium is judged: adjusted for albumin where that can be trusted.
 
@@ -415,6 +431,7 @@ class _ValueSetFile:
     license: _Text
     value_sets: tuple[ValueSet, ...] = ()
     answers: tuple[Question, ...] = ()
+    yes_no: tuple[YesNo, ...] = ()
 
 
 # ------------------------------------------------------------------------- what is loaded
@@ -429,7 +446,7 @@ class Terminology:
 
     `analytes`, `value_sets` and `derived` are by id, `doubts` maps the code of a doubt to its
     clinical wording. `symptom_window` is in seconds. `questions` are the (system, code) pairs
-    whose coded answers matter.
+    whose coded answers matter, `yes_no` those that say yes (True) or no whatever was asked.
     """
 
     analytes: Mapping[str, Analyte]
@@ -440,6 +457,7 @@ class Terminology:
     hemolysis: Hemolysis
     symptom_window: int
     questions: frozenset[_Key]
+    yes_no: Mapping[_Key, bool]
     _labs: Mapping[_Key, tuple[str, LabCode]] = field(repr=False)
     _concepts: Mapping[_Key, tuple[str, ...]] = field(repr=False)
     _categories: Mapping[str, tuple[str, ...]] = field(repr=False)
@@ -586,6 +604,7 @@ class _Loader:
         self.analytes: dict[str, tuple[Analyte, _Place]] = {}
         self.value_sets: dict[str, tuple[ValueSet, _Place]] = {}
         self.questions: list[tuple[Question, _Place]] = []
+        self.yes_no: dict[str, tuple[YesNo, _Place]] = {}
         self.blocks: dict[str, tuple[Any, _Place]] = {}
 
     def fault(self, place: _Place, text: str) -> None:
@@ -607,6 +626,9 @@ class _Loader:
                 self.add(self.value_sets, value_set.id, value_set, top / "value_sets" / number)
             for number, question in enumerate(file.answers):
                 self.questions.append((question, top / "answers" / number))
+            for number, word in enumerate(file.yes_no):
+                name = f"{word.system} {word.code}"
+                self.add(self.yes_no, name, word, top / "yes_no" / number)
 
     def read(self, path: Path, shape: Any) -> Iterator[tuple[Any, _Place]]:
         """The content of one file, or nothing if it has a fault."""
@@ -728,6 +750,10 @@ class _Loader:
             questions=frozenset(
                 (SYSTEMS[asked.question.system], asked.question.code) for asked, _ in self.questions
             ),
+            yes_no={
+                (SYSTEMS[word.system], word.code): word.means == "yes"
+                for word, _ in self.yes_no.values()
+            },
             _labs={
                 (SYSTEMS[code.system], code.code): (name, code)
                 for name, analyte in analytes.items()

@@ -229,13 +229,15 @@ class Wording:
         if value is None or not value.is_finite() or (interval and sent):
             return Words(sent, sent=True)
         unit = "" if source.unit in (None, "1") else f" {source.unit}".translate(_UNIT)
-        return Words(f"{comparator}{self._number(value, fact.concept, sent)}{unit}")
+        number = self._number(value, source.concept or fact.concept, sent, pad=not comparator)
+        return Words(f"{comparator}{number}{unit}")
 
-    def _number(self, value: Decimal, concept: str, sent: str) -> str:
-        """Return the number in plain notation with as many decimals as its analyte is shown with.
+    def _number(self, value: Decimal, concept: str, sent: str, *, pad: bool) -> str:
+        """Return the number in plain notation with at least the decimals of its analyte.
 
-        A number that the sender wrote is shown as written. A computed one is rounded, unless
-        that would move it across a threshold, or onto it: then to more decimals.
+        More decimals are shown as the sender wrote them. A computed number is rounded, unless
+        that would move it across a threshold, or onto it: then to more decimals. `pad` fills up
+        with zeros (3.0), which would make a limit such as "<2" look more exact than it is.
         """
         if abs(value) >= _HUGE:
             return f"beyond {'-' if value < 0 else ''}{_HUGE}"
@@ -243,8 +245,10 @@ class Wording:
         exact = format(value, "f")
         analyte = self.terminology.analytes.get(concept)
         decimals = max(0, -int(value.as_tuple().exponent))
-        if analyte is None or decimals <= analyte.decimals:
+        if analyte is None:
             return exact
+        if decimals <= analyte.decimals:
+            return format(value, f".{analyte.decimals}f") if pad else exact
         if exact in sent and len(exact) <= 12:
             return exact
         limits = [
@@ -283,6 +287,8 @@ class Wording:
                 name = f"in the family: {name}"
             case "quality":
                 name = ": ".join(("data in doubt", name, *(self.name(r) for r in rest)))
+                tests = {s.concept for s in fact.sources if s.concept and not rest}
+                name += f", {', '.join(sorted(self.name(t) for t in tests))}" if tests else ""
         name = escape(name[:1].upper() + name[1:])
         sources = list(dict.fromkeys(self._source(fact, s) for s in fact.sources))
         separator = " " if any(s.value is not None or s.sent for s in fact.sources) else ", "
@@ -294,7 +300,7 @@ class Wording:
         text = ", ".join(part for part in shown if part)
         sent = one_line(source.sent or "")
         extras = []
-        if sent and not value.sent and sent != value.text:
+        if sent and not value.sent and sent not in (value.text, _unpadded(value.text)):
             extras.append(f"sent as {code_span(sent)}")
         if source.laboratory_range:
             extras.append(f"laboratory range {code_span(source.laboratory_range)}")
@@ -323,6 +329,12 @@ def when(effective: str | None) -> Words:
     if slash and not end:
         return Words(f"from {ends[0]}")
     return Words(" to ".join(ends) if start else f"until {ends[0]}")
+
+
+def _unpadded(value: str) -> str:
+    """Return a value without the zeros that were filled in: "3.0 mmol/L" as "3 mmol/L"."""
+    number, space, unit = value.partition(" ")
+    return (number.rstrip("0").rstrip(".") if "." in number else number) + space + unit
 
 
 def _time(text: str) -> str:

@@ -145,7 +145,11 @@ TABLE: dict[tuple[str, str], tuple[Cell, ...]] = {
     ("tsh", "low"): (_cell("<0.1", "soon"),),
     ("tsh", "high"): (_cell(">10", "routine"),),
     ("vitamin-d", "low"): (_cell("<50", "routine"),),
-    ("vitamin-b12", "low"): (_cell("<=350", "routine"), _cell("<180", "routine")),
+    ("vitamin-d", "high"): (_cell(">250", "routine"),),
+    ("vitamin-b12", "low"): (
+        _cell("<=350", "routine"),
+        _cell("<180", "soon", "numbness gait-change memory-change confusion"),
+    ),
     ("ferritin", "low"): (_cell("<30", "routine"),),
     ("egfr", "low"): (_cell("<30", "routine"),),
 }
@@ -199,6 +203,13 @@ OTHER_UNITS: dict[str, dict[str, Fraction]] = {
 }
 
 
+# How old a result may be and still be a reason to look again, in days.
+CONTEXT_DAYS = {
+    **dict.fromkeys(ANALYTES, 90),
+    **dict.fromkeys(("vitamin-d", "vitamin-b12", "tsh", "egfr"), 365),
+}
+
+
 def row_cells(analyte: str) -> tuple[Cell, ...]:
     """All cells of an analyte, both directions."""
     return tuple(c for (name, _), cells in TABLE.items() if name == analyte for c in cells)
@@ -217,3 +228,13 @@ def expected(
     if rank(tier) < rank("urgent") and UNLOCKING.isdisjoint(signs):
         return None
     return tier
+
+
+def expected_recheck(
+    cells: Collection[Cell], value: Fraction | Decimal, signs: Collection[str] = ()
+) -> str | None:
+    """The tier of the finding that a value older than seven days still makes."""
+    tier = expected(cells, value, signs)
+    if tier is None:
+        return None
+    return "soon" if rank(tier) >= rank("urgent") else "routine"

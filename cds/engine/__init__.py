@@ -15,13 +15,13 @@ run: evaluate puts it in the place of others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import ge, gt, le, lt
 from typing import Protocol
 
 from cds.errors import EngineError, UsageError
 from cds.model import Fact, Firing
-from cds.rules import All, CompiledRule, Leaf, Node, Program, leaves
+from cds.rules import All, CompiledRule, Leaf, Node, Program
 
 __all__ = [
     "ENGINES",
@@ -53,8 +53,8 @@ class Engine(Protocol):
     def run(self, facts: Sequence[Fact]) -> list[Firing]:
         """Return the rules that hold for one patient, in the order of the program.
 
-        `because` has the key of every criterion of `when` that holds, also of alternatives
-        that were not needed. The order of the facts makes no difference.
+        `because` has the keys of the criteria that make `when` hold, of alternatives all that
+        hold. The order of the facts makes no difference.
 
         Raises: EngineError where two facts have one key, a prop is no whole number within
         ±2**53, or the engine failed. It never means "no finding".
@@ -150,8 +150,21 @@ def holds(node: Node, known: Known) -> bool:
 
 
 def because(rule: CompiledRule, known: Known) -> tuple[str, ...]:
-    """Return the sorted keys of all criteria of `when` that hold."""
-    return tuple(sorted({leaf.key for leaf in leaves(rule.when) if holds(leaf, known)}))
+    """Return the sorted keys of the criteria of `when` that make it hold.
+
+    Of alternatives all that hold count, but no part of a conjunction that does not.
+    """
+    return tuple(sorted(set(_support(rule.when, known))))
+
+
+def _support(node: Node, known: Known) -> Iterator[str]:
+    if not holds(node, known):
+        return
+    if isinstance(node, Leaf):
+        yield node.key
+    else:
+        for part in node.parts:
+            yield from _support(part, known)
 
 
 def _named(fact: Fact) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from builders import (
+    LOINC,
+    SNOMED,
     UCUM,
     Json,
     about,
@@ -166,6 +169,23 @@ def test_albumin_of_another_draw_does_not_adjust(judge: Judge) -> None:
     assert tier_about(judge(total, far), "calcium") == "emergency"
     same = {"specimen": {"reference": "Specimen/s1"}}
     assert tier_about(judge(total | same, far | same, specimen("s1")), "calcium") is None
+
+
+def test_albumin_sent_in_the_wrong_unit_does_not_hide_a_low_calcium(judge: Judge) -> None:
+    # 4.5 g/dL labeled g/L would add 0.7 mmol/L; 5.5 g/L is possible, and too low to adjust with.
+    for value in ("4.5", "5.5"):
+        assessment = judge(*calcium("2.0", value), TWITCHING)
+        assert tier_about(assessment, "calcium") == "urgent"
+        assert problem_codes(assessment, "Observation/albumin")
+
+
+def test_an_outdated_kidney_function_does_not_forbid_adjusting(judge: Judge) -> None:
+    resources = calcium("1.8", "20")  # adjusted 2.20
+    outdated = lab("egfr", 40, when=ago(days=366))
+    assert tier_about(judge(*resources, outdated), "calcium") is None
+    assert tier_about(judge(*resources, lab("egfr", 40, when=ago(days=365))), "calcium") == (
+        "emergency"
+    )
 
 
 def test_the_adjusted_value_of_the_laboratory_wins_and_is_not_adjusted_again(
@@ -426,6 +446,45 @@ def test_an_older_severe_result_needs_no_symptom_and_an_older_mild_one_does(judg
 
 
 @pytest.mark.parametrize(
+    "resources",
+    [
+        pytest.param(
+            [
+                lab("creatinine", 80, id="before", when=ago(days=21)),
+                lab("creatinine", 130, when=ago(days=20)),
+            ],
+            id="kidney injury by creatinine",
+        ),
+        pytest.param(
+            [
+                lab("potassium", "4.6", id="before", when=ago(days=20, hours=6)),
+                lab("potassium", "5.6", when=ago(days=20)),
+            ],
+            id="potassium rising",
+        ),
+        pytest.param(
+            [lab("qtc", 470, when=ago(days=20)), lab("potassium", "3.2", when=ago(days=20))],
+            id="prolonged QTc with low potassium",
+        ),
+    ],
+)
+def test_an_older_urgent_finding_of_two_results_is_rechecked_too(
+    judge: Judge, resources: list[Json]
+) -> None:
+    recent = [{**r, "effectiveDateTime": _later(r["effectiveDateTime"])} for r in resources]
+    assert judge(*recent)["tier"] == "urgent"
+    assessment = judge(*resources)
+    assert assessment["tier"] == "soon"
+    assert [f["id"].endswith("-recheck") for f in assessment["findings"]] == [True]
+
+
+def _later(when: str) -> str:
+    """The same time of day nineteen days later."""
+    moved = datetime.fromisoformat(when) + timedelta(days=19)
+    return moved.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize(
     ("analyte", "value", "days"),
     [
         ("potassium", SEVERE, 90),
@@ -503,6 +562,19 @@ def test_two_results_of_the_same_instant_overlap(judge: Judge) -> None:
     assert tier_about(judge(*pair), "potassium") == "emergency"
     pair = [lab("potassium", "4.0", id="a"), lab("potassium", "7.0", id="b")]
     assert tier_about(judge(*pair), "potassium") == "emergency"
+
+
+def test_the_time_zone_in_which_a_time_is_written_does_not_matter(judge: Judge) -> None:
+    # Seven days before, to the second, and one second more.
+    for when, tier in (
+        ("2026-10-25T17:30:00+05:30", "emergency"),
+        ("2026-10-25T07:00:00-05:00", "emergency"),
+        ("2026-10-25T17:29:59+05:30", "soon"),
+        ("2026-10-25T06:59:59-05:00", "soon"),
+    ):
+        assert judge(lab("potassium", SEVERE, when=when))["tier"] == tier
+    resource = lab("potassium", SEVERE)
+    assert judge(resource, as_of="2026-11-01T13:00:00+01:00") == judge(resource)
 
 
 def test_the_newest_result_counts(judge: Judge) -> None:
@@ -588,6 +660,30 @@ def test_in_pregnancy_the_laboratorys_range_replaces_the_first_potassium_band(
     pregnant = condition("pregnancy", onset=ago(days=100))
     sent = lab("potassium", value, **limits)
     assert tier_about(judge(sent, pregnant, TWITCHING), "potassium") == tier
+
+
+@pytest.mark.parametrize(
+    ("answer", "days", "pregnant"),
+    [
+        ("77386006", 70, True),  # pregnant
+        ("77386006", 301, False),  # longer ago than a pregnancy lasts
+        ("60001007", 7, False),  # not pregnant
+    ],
+)
+def test_a_recent_answer_about_pregnancy_counts(
+    judge: Judge, answer: str, days: int, pregnant: bool
+) -> None:
+    status = {
+        "resourceType": "Observation",
+        "id": "status",
+        "status": "final",
+        "code": {"coding": [{"system": LOINC, "code": "82810-3"}]},
+        "subject": {"reference": "Patient/p1"},
+        "effectiveDateTime": ago(days=days),
+        "valueCodeableConcept": {"coding": [{"system": SNOMED, "code": answer}]},
+    }
+    tier = tier_about(judge(lab("potassium", "3.4"), status, TWITCHING), "potassium")
+    assert tier == (None if pregnant else "soon")
 
 
 def test_in_pregnancy_tsh_is_judged_by_the_laboratory_and_b12_not_at_all(judge: Judge) -> None:

@@ -201,8 +201,8 @@ def test_a_summary_that_shows_nothing_gives_way_to_the_title():
         ("3.4999999999999", "13.68 mg/dL", "3.4999999999999 mmol/L"),
         ("2.50004", "9.775 mg/dL", "2.50004 mmol/L"),
         ("2.56", "10.01 mg/dL", "2.6 mmol/L"),
-        ("140", "140 mmol/L", "140 mmol/L"),
-        ("1E+2", "100 mmol/L", "100 mmol/L"),
+        ("140", "140 mmol/L", "140.0 mmol/L"),
+        ("1E+2", "100 mmol/L", "100.0 mmol/L"),
         ("-1E+300", "-1e300 mmol/L", "beyond -1000000000000000 mmol/L"),
         ("1E-7", "0.0000000001 mol/L", "0.0 mmol/L"),
         ("-0.01", "-0.01 mmol/dL", "-0.01 mmol/L"),
@@ -226,9 +226,9 @@ def test_a_computed_value_is_rounded_even_where_no_rule_has_a_threshold():
     ("analyte", "unit", "expected"),
     [
         ("egfr", "mL/min/{1.73_m2}", "28 mL/min/1.73 m2"),
-        ("creatine-kinase-ratio", "1", "28"),
-        ("potassium", "m[IU]/L", "28 mIU/L"),
-        ("potassium", None, "28"),
+        ("creatine-kinase-ratio", "1", "28.0"),
+        ("potassium", "m[IU]/L", "28.0 mIU/L"),
+        ("potassium", None, "28.0"),
     ],
 )
 def test_ucum_brackets_are_not_shown_to_people(analyte, unit, expected):
@@ -395,7 +395,7 @@ def test_a_caveat_is_shown_with_its_values_and_its_rule_is_in_the_provenance():
     e = evaluation(finding(caveats=(caveat,)), facts=(lab(), mg, AGE))
     assert (
         "Caution: Tube additive?. Repeat: potassium 2.4 mmol/L.\n"
-        "Magnesium 0.5 mmol/L, 2026-10-31 08:00 UTC\n"
+        "Magnesium 0.50 mmol/L, 2026-10-31 08:00 UTC\n"
     ) in read(e, r)
     provenance = card(e, r)["extension"]["org.cds-twitch.provenance"]
     assert [entry["id"] for entry in provenance["rules"]] == ["potassium-low", "edta"]

@@ -13,6 +13,7 @@ from builders import AS_OF, ago, bundle, condition, lab, patient, statement
 from cds import Rulesets, Screener, load_rulesets
 from cds.catalog import catalog, coverage, criterion_text, explanation_dict
 from cds.errors import RuleError
+from cds.rules import HistoryCriterion
 
 RULES = """\
 group: trial
@@ -147,6 +148,13 @@ def test_every_shipped_criterion_has_words() -> None:
     assert len(rules) == len(shipped.program.rules)
     assert all(r["when"] or r["stands_in_from"] for r in rules)
     assert orjson.loads(orjson.dumps(rules)) == rules
+
+
+def test_a_family_history_is_said_to_be_of_the_family(rulesets: Rulesets) -> None:
+    assert (
+        criterion_text(HistoryCriterion(history="motor-disease"), rulesets)
+        == "in the family: motor disease"
+    )
 
 
 def test_a_thing_that_is_no_criterion_has_no_words(rulesets: Rulesets) -> None:

@@ -448,6 +448,13 @@ def test_coverage_is_shown_as_text_and_json() -> None:
 # ------------------------------------------------------------ reading along
 
 
+def test_what_belongs_to_no_patient_is_said_on_standard_error(cwd: Path) -> None:
+    (cwd / "a.json").write_bytes(b"\xef\xbb\xbf" + orjson.dumps(low()))
+    result = screen("a.json")
+    assert result.exit_code == 0
+    assert "cds: warning: a.json: the text begins with a byte order mark" in result.stderr
+
+
 def test_what_is_wrong_inside_a_used_resource_is_counted_and_is_no_rejection(cwd: Path) -> None:
     path = save(cwd / "a.json", bundle(patient(), lab("potassium", 3, "furlong")))
     result = screen(path, "--format", "json")

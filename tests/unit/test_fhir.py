@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import permutations
@@ -17,14 +17,24 @@ import pytest
 
 from cds.errors import UsageError
 from cds.fhir import Reader, ReadLog
-from cds.model import Coding, Instant, Measurement, MedicationUse, Presence, Quantity, Record
+from cds.model import Coding, Instant, Measurement, MedicationUse, Quantity, Record
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
+HL7 = "http://terminology.hl7.org/CodeSystem"
 UCUM = "http://unitsofmeasure.org"
 POTASSIUM, MAGNESIUM = (LOINC, "2823-3"), (LOINC, "19123-9")
 TWITCH, EYELID, CRAMP = (SNOMED, "82470000"), (SNOMED, "11111111"), (SNOMED, "55300003")
 PREGNANCY = (LOINC, "82810-3")
+
+
+YES_NO = {
+    **dict.fromkeys([(SNOMED, "52101004"), (SNOMED, "373066001"), (LOINC, "LA33-6")], True),
+    **dict.fromkeys([(SNOMED, "2667000"), (SNOMED, "373067005"), (LOINC, "LA32-8")], False),
+    (f"{HL7}/v2-0136", "Y"): True,
+    (f"{HL7}/v2-0136", "N"): False,
+    (f"{HL7}/v3-ObservationInterpretation", "NEG"): False,
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class FakeTerms:
 
     questions: frozenset[tuple[str, str]] = frozenset({PREGNANCY})
     note_words: tuple[str, ...] = ("hemolyzed", "hemolysis")
+    yes_no: Mapping[tuple[str, str], bool] = field(default_factory=lambda: YES_NO)
 
     def canonical_system(self, uri: str) -> str:
         return LOINC if uri == "urn:oid:2.16.840.1.113883.6.1" else uri
@@ -311,7 +322,11 @@ def test_what_is_no_number_is_said_and_not_guessed(more: dict[str, Any], code: s
     assert problems == [code]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("1e9999"), 10**5000])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), Decimal("1e9999"), 10**5000],
+    ids=["NaN", "infinity", "huge decimal", "huge integer"],
+)
 def test_a_number_from_python_that_no_result_can_have_is_refused(value: object) -> None:
     measurement, problems = measured(valueQuantity={"value": value, "unit": "mmol/L"})
     assert (measurement.missing, problems) == ("not-numeric", ["not-numeric"])
@@ -363,8 +378,9 @@ def test_the_laboratorys_own_range_is_its_normal_one() -> None:
 
 
 def test_interpretation_is_read_in_its_old_and_new_shape() -> None:
-    new, old = measured(interpretation=[code(("v3", "LL"))]), measured(
-        interpretation=code(("v2", "LL"))
+    new, old = (
+        measured(interpretation=[code(("v3", "LL"))]),
+        measured(interpretation=code(("v2", "LL"))),
     )
     assert new[0].flags == old[0].flags == ("LL",)
     assert new[1] == old[1] == []
@@ -648,7 +664,10 @@ def _value(system: str, value: str) -> dict[str, Any]:
         (_value(LOINC, "LA32-8"), False),
         (_value("http://terminology.hl7.org/CodeSystem/v2-0136", "Y"), True),
         (_value("http://terminology.hl7.org/CodeSystem/v2-0136", "N"), False),
-        (_value("http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "NEG"), False),
+        (
+            _value("http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "NEG"),
+            False,
+        ),
         ({"interpretation": [code(("v3", "NEG"))]}, False),
         ({"dataAbsentReason": {"text": "asked, unknown"}}, None),
     ],
@@ -724,6 +743,78 @@ def test_a_relatives_condition_is_marked_as_theirs() -> None:
     assert (presence.concept, presence.relative) == ("twitching", True)
 
 
+@pytest.mark.parametrize("kind", ["QuestionnaireResponse", "FamilyMemberHistory"])
+def test_answers_and_family_history_entered_in_error_have_no_effect(kind: str) -> None:
+    sent = {
+        "resourceType": kind,
+        "id": "x",
+        "status": "entered-in-error",
+        "subject": {"reference": "Patient/p"},
+        "patient": {"reference": "Patient/p"},
+        "condition": [{"code": code(TWITCH)}],
+        "item": [{"answer": [{"valueCoding": {"system": TWITCH[0], "code": TWITCH[1]}}]}],
+    }
+    record = read(sent)
+    assert record.presences == []
+    assert [p.code for p in record.problems] == ["dropped-by-status"]
+
+
+# ---------------------------------------------------------------- elements of a wrong type
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"component": 7}, "component"),
+        ({"component": {"code": code((LOINC, "1-8"))}}, "component"),
+        ({"component": [7]}, "component"),
+        ({"component": [{"code": 7, "valueCodeableConcept": code(TWITCH)}]}, "component[0].code"),
+        ({"referenceRange": {"low": {"value": 1}}}, "referenceRange"),
+        ({"referenceRange": [{"type": 7}]}, "referenceRange[0].type"),
+        ({"interpretation": [{"coding": [{"code": 7}]}]}, "interpretation.coding.code"),
+        ({"specimen": "Specimen/s"}, "specimen"),
+        ({"specimen": {"reference": 7}}, "specimen.reference"),
+        ({"bodySite": 7}, "bodySite"),
+        ({"valueQuantity": {"value": 1, "unit": 7}}, "valueQuantity.unit"),
+        ({"valueQuantity": {"value": 1, "code": 7}}, "valueQuantity.code"),
+        ({"valueRange": 7}, "valueRange"),
+        ({"valueRange": {"low": {"value": 1}, "high": 7}}, "valueRange.high"),
+    ],
+)
+def test_an_element_of_the_wrong_type_is_named_and_the_rest_is_used(
+    more: dict[str, Any], path: str
+) -> None:
+    record = read(observation(**more))
+    assert len(record.measurements) == 1
+    assert [(p.code, p.path) for p in record.problems] == [("wrong-type", path)]
+
+
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        (observation(code=None), "it has no code"),
+        (observation(code="2823-3"), "its code is not a CodeableConcept"),
+        (observation(code={"coding": "2823-3"}), "its code is not a CodeableConcept"),
+        (observation(code={"coding": ["2823-3"]}), "its code is not a CodeableConcept"),
+        (
+            observation(code={"coding": [{"system": LOINC, "code": 2823}]}),
+            "its code is not a CodeableConcept",
+        ),
+        (condition(code=[TWITCH]), "its code is not a CodeableConcept"),
+    ],
+)
+def test_a_resource_whose_code_cannot_be_read_is_rejected(
+    resource: dict[str, Any], message: str
+) -> None:
+    _, log = read_all([resource])
+    assert [r.message for r in log.rejected] == [message]
+
+
+def test_a_modifier_that_nobody_knows_is_said() -> None:
+    _, problems = measured(modifierExtension=[{"url": "https://h.org/negated"}])
+    assert problems == ["modifier-extension"]
+
+
 # ---------------------------------------------------------------- medicines
 
 DRUG = {"coding": [{"system": RXNORM, "code": "4603", "display": "furosemide"}]}
@@ -787,6 +878,40 @@ def test_active_ingredients_count_as_codes_of_the_product() -> None:
     use = used(contained=[medication], medicationReference={"reference": "#d"})
     assert [c.code for c in use.codings] == ["4603", "8591"]
     assert use.text == "Combination"
+
+
+def test_a_product_made_of_other_medications_has_their_codes() -> None:
+    kit = {
+        "resourceType": "Medication",
+        "id": "kit",
+        "contained": [{"resourceType": "Medication", "id": "in", "code": code((RXNORM, "1"))}],
+        "ingredient": [
+            {"itemReference": {"reference": "#in"}},
+            {"item": {"reference": {"reference": "Medication/d"}}},
+            {"itemReference": {"display": "water"}},
+        ],
+    }
+    part = {"resourceType": "Medication", "id": "d", "code": DRUG}
+    record = read(statement(medicationReference={"reference": "Medication/kit"}), kit, part)
+    assert [c.code for c in record.medications[0].codings] == ["1", "4603"]
+
+
+@pytest.mark.parametrize(
+    ("link", "code"),
+    [
+        ({"reference": "Medication/d"}, "reference-unresolved"),
+        ({"reference": "#gone"}, "reference-unresolved"),
+        ({"reference": "Lasix 40"}, "reference-invalid"),
+        ({}, None),
+    ],
+)
+def test_where_the_medication_is_not_certain_its_display_is_used(
+    link: dict[str, Any], code: str | None
+) -> None:
+    differing = [{"resourceType": "Medication", "id": "d", "code": {"text": t}} for t in "ab"]
+    record = read(statement(medicationReference={**link, "display": "Lasix"}), *differing)
+    assert [(use.codings, use.text) for use in record.medications] == [((), "Lasix")]
+    assert [p.code for p in record.problems] == ([code] if code else [])
 
 
 def test_a_medication_that_is_not_there_is_named() -> None:
@@ -1001,6 +1126,14 @@ def test_a_reference_to_an_entry_that_is_no_patient_is_an_orphan() -> None:
     assert len(log.rejected) == 1
 
 
+def test_an_id_sent_as_number_is_still_that_id() -> None:
+    sent = bundle({**PATIENT, "id": 5}, observation(id=7, subject={"reference": "Patient/5"}))
+    (record,), _ = read_all(sent)
+    assert (record.patient, record.sex) == ("Patient/5", "female")
+    assert [m.resource for m in record.measurements] == ["Observation/7"]
+    assert [p.code for p in record.problems] == ["wrong-type", "wrong-type"]
+
+
 # ---------------------------------------------------------------- order and repetition
 
 
@@ -1168,7 +1301,9 @@ def test_the_same_comes_of_bytes_text_dict_file_and_objects(tmp_path: Path) -> N
 def test_objects_of_r5_are_read_too() -> None:
     from fhir.resources.medicationstatement import MedicationStatement
 
-    r5 = MedicationStatement.model_validate(statement(status="recorded", medication={"concept": DRUG}))
+    r5 = MedicationStatement.model_validate(
+        statement(status="recorded", medication={"concept": DRUG})
+    )
     (record,), _ = read_all([r5])
     assert record.medications[0].codings == (FUROSEMIDE,)
 
@@ -1178,6 +1313,15 @@ def test_dicts_made_from_objects_keep_their_dates() -> None:
     effective = record.measurements[0].effective
     assert effective is not None
     assert effective.start == seconds("2026-01-01T08:00:00")
+
+
+def test_an_object_that_cannot_be_written_is_rejected() -> None:
+    class Broken:
+        def model_dump_json(self) -> str:
+            raise ValueError("secret")
+
+    _, log = read_all([Broken()])
+    assert [r.message for r in log.rejected] == ["this object cannot be written as JSON"]
 
 
 def test_any_other_object_is_a_usage_error() -> None:
@@ -1234,7 +1378,10 @@ def test_strict_reading_accepts_what_is_valid_in_r4b_or_r5() -> None:
     [
         ({"status": "bogus"}, "status"),
         ({"comment": "not an element"}, "Observation.comment"),
-        ({"referenceRange": [{"low": {"value": "few"}}]}, "Observation.referenceRange[0].low.value"),
+        (
+            {"referenceRange": [{"low": {"value": "few"}}]},
+            "Observation.referenceRange[0].low.value",
+        ),
         ({"effectiveDateTime": "2026-01-01T10:00:00"}, "Observation.effectiveDateTime"),
         ({"status": None}, "Observation.status"),
     ],
@@ -1261,6 +1408,11 @@ def test_a_key_written_twice_is_found_only_by_strict_reading() -> None:
     entry = f'{{"resource": {json.dumps(PATIENT)}, "resource": {text}}}'
     _, log = read_all(f'{{"resourceType": "Bundle", "entry": [{entry}]}}', STRICT)
     assert [r.message for r in log.rejected] == ["a key of the entry is written twice"]
+    _, log = read_all(f'{{"type": "a", "type": "b", {json.dumps(bundle(PATIENT))[1:]}', STRICT)
+    assert [r.message.partition(";")[0] for r in log.rejected] == [
+        "a key of the Bundle is written twice"
+    ]
+    assert log.used == 1
 
 
 # ---------------------------------------------------------------- real records
@@ -1297,7 +1449,3 @@ def test_requests_to_a_service_are_not_resources(sample_data: Path) -> None:
     assert list(READER.read_paths([sample_data / "hooks"], log)) == []
     assert log.rejected == []
     assert log.skipped == {"not FHIR": log.files}
-
-
-def test_presence_is_the_type_that_findings_have() -> None:
-    assert isinstance(read(condition()).presences[0], Presence)

@@ -272,6 +272,43 @@ def test_an_explanation_shows_a_comparator_with_the_converted_value(
     assert re.search(r"<1\.99\d* mmol/L, sent as '<\s*7\.8 mg/dL'", words(text))
 
 
+def test_an_explanation_shows_nested_criteria_and_what_blocks_the_rule(
+    screener: Screener, rulesets: Rulesets
+) -> None:
+    text = explained(
+        screener,
+        rulesets,
+        "hypokalemia-mild",
+        patient(),
+        condition("twitching"),
+        condition("pregnancy"),
+        lab("potassium", "3.2", low="3.3", high="5.0", status="preliminary"),
+    )
+    lines = [line.strip() for line in text.splitlines()]
+    assert "NOT FIRED: blocked by 'unless'" in lines
+    assert "YES     all of these" in lines
+    assert "Unless (what is unknown does not block)" in lines
+    assert "YES     condition: pregnancy" in lines
+    assert "the laboratory says: out of range" in lines
+    assert any(line.startswith("caution: ") for line in lines)
+    assert any("Condition/pregnancy" in line for line in lines)
+
+
+def test_an_explanation_shows_what_was_computed(screener: Screener, rulesets: Rulesets) -> None:
+    text = explained(
+        screener,
+        rulesets,
+        "acute-kidney-injury",
+        patient(),
+        lab("creatinine", 80, id="before", when=ago(hours=40)),
+        lab("creatinine", 120, id="after", when=ago(hours=2)),
+    )
+    assert "FIRED" in text
+    assert "found: 40 umol/L" in text
+    assert "found: 1.5\n" in text
+    assert "2 hours old" in text
+
+
 # ------------------------------------------------------------ the catalog
 
 

@@ -132,7 +132,19 @@ def test_recheck_adds_a_companion_for_older_results(tmp_path: Path) -> None:
     assert companion.rule.tier == "soon"
     (leaf,) = leaves(companion.when)
     ages = {(t.op, t.value) for t in leaf.atoms[0].tests if t.prop == "age"}
-    assert ages == {("gt", 7 * 86_400), ("le", 90 * 86_400)}
+    assert ages == {("le", 90 * 86_400)}
+    assert [leaf.key for leaf in leaves(companion.unless)] == ["finding/low"]
+
+
+def test_a_companion_builds_on_older_steps_too(tmp_path: Path) -> None:
+    step = RULE.replace("id: low", "id: step").replace("tier: urgent", "tier: info\n  step: true")
+    shown = RULE.replace("tier: urgent", "tier: urgent\n  recheck: true").replace(
+        "{lab: potassium, lt: 3.0, unit: mmol/L}", "{finding: step}"
+    )
+    program = load(tmp_path, step, shown).program
+    companion = program.by_id["low-recheck"]
+    assert {leaf.key for leaf in leaves(companion.when)} == {"finding/step", "finding/step-recheck"}
+    assert program.by_id["step-recheck"].rule.step
 
 
 def test_the_digest_changes_with_the_rules(tmp_path: Path) -> None:
