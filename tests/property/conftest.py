@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from cds import Screener, load_rulesets
@@ -16,3 +18,11 @@ def rulesets() -> Rulesets:
 @pytest.fixture(scope="session")
 def screener(rulesets: Rulesets) -> Screener:
     return Screener(rulesets)
+
+
+@pytest.fixture(scope="session")
+def engines(rulesets: Rulesets) -> tuple[Screener, Screener]:
+    """The same rules on durable_rules and on the plain evaluator."""
+    if importlib.util.find_spec("durable") is None:
+        pytest.skip("durable_rules does not install on this Python")
+    return Screener(rulesets, "durable"), Screener(rulesets, "reference")

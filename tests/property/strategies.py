@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from builders import SIGNS, Json, ago, condition, lab, patient, statement, symptom
 from clinical_table import ANALYTES, OTHER_UNITS, PLAUSIBLE, row_cells
 
-ADULTS = st.sampled_from(
-    [
-        patient(birth="1970-05-01", gender="male"),
-        patient(birth="1970-05-01", gender="female"),
-        patient(birth=None, gender="unknown"),
-        patient(birth="1941", gender="other"),
-    ]
-)
-PATIENTS = st.one_of(ADULTS, st.just(patient(birth="2016-05-01", gender="male")))
-SIGN_NAMES = st.sampled_from(sorted(SIGNS))
+_ADULTS = [
+    patient(birth="1970-05-01", gender="male"),
+    patient(birth="1970-05-01", gender="female"),
+    patient(birth=None, gender="unknown"),
+    patient(birth="1941", gender="other"),
+]
+ADULTS = st.sampled_from(_ADULTS)
+PATIENTS = st.sampled_from([*_ADULTS, patient(birth="2016-05-01", gender="male")])
+# Twitching often: it brings out what is silent without it.
+SIGN_NAMES = st.sampled_from(["twitching"] * 10 + sorted(SIGNS))
 
 
 def examples(factor: float) -> settings:
@@ -73,8 +73,8 @@ def measured(draw: st.DrawFn, analyte: str) -> tuple[Decimal, str | None, Fracti
 _DAY = 86_400
 AGES = st.one_of(
     st.integers(0, 6 * _DAY),
-    st.sampled_from([0, 7 * _DAY, 7 * _DAY + 1, 90 * _DAY, 90 * _DAY + 1, 365 * _DAY, -1]),
-    st.integers(-2 * _DAY, 400 * _DAY),
+    st.sampled_from([0, -1, *(d * _DAY + s for d in (7, 30, 90, 365) for s in (0, 1))]),
+    st.integers(7 * _DAY, 400 * _DAY),
 )
 
 
