@@ -101,6 +101,12 @@ class Evaluator:
         self.program, self.terminology = program, terminology
         self._order = {r.rule.id: i for i, r in enumerate(program.rules)}
         self._stand_ins = [r for r in program.rules if r.rule.stands_in_from]
+        # The criteria that can bring a rule near, by fact key.
+        self._leads = {
+            key: [(i, leaf) for i, leaf in entries if program.rules[i].rule.missing == "report"]
+            for key, entries in program.leaves_by_key.items()
+            if not key.startswith(_NO_LEAD)
+        }
         self._makers: dict[str, list[CompiledRule]] = {}
         for rule in program.rules:
             self._makers.setdefault(rule.finding_key, []).append(rule)
@@ -258,9 +264,7 @@ class Evaluator:
         keys = (*facts, *normalized.unusable, *(self._rule(f).finding_key for f in firings))
         close: set[int] = set()
         for key in keys:
-            if key.startswith(_NO_LEAD):
-                continue
-            for index, leaf in self.program.leaves_by_key.get(key, ()):
+            for index, leaf in self._leads.get(key, ()):
                 if index not in close:
                     trace = judge(leaf)
                     if trace.state == "yes" or (
@@ -270,7 +274,7 @@ class Evaluator:
         near: list[NotEvaluated] = []
         for index in close:
             rule = self.program.rules[index]
-            if rule.rule.id in fired or rule.rule.missing == "silent":
+            if rule.rule.id in fired:
                 continue
             reasons = self._reasons(rule, judge)
             if reasons and normalized.child and rule.rule.population == "adult":

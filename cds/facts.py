@@ -123,7 +123,7 @@ class _Result:
 
     @property
     def exact(self) -> Fraction | None:
-        return self.lo if self.lo is not None and self.lo == self.hi else None
+        return self.lo if self.lo is self.hi or self.lo == self.hi else None
 
 
 class Normalizer:
@@ -550,7 +550,7 @@ class Normalizer:
             "high_flag": max(r.flags[1] for r in candidates if r is highest or r.flags[1] > 1),
         }
         doubts: tuple[Doubt, ...] = ()
-        if len({r.exact for r in candidates}) > 1:
+        if len(candidates) > 1 and len({(r.lo_code, r.hi_code) for r in candidates}) > 1:
             doubts = (self._doubt("time-ambiguous"),)
         key = f"lab/{name}"
         newer = self._newer_unusable(key, latest, out)

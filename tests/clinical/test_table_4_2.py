@@ -297,10 +297,14 @@ def test_a_qtc_judged_without_knowing_the_sex_says_so(judge: Judge) -> None:
 def test_a_prolonged_qtc_with_low_potassium_magnesium_or_calcium_is_urgent(
     judge: Judge, analyte: str, low: str, not_low: str
 ) -> None:
-    assert tier_about(judge(lab("qtc", 465), lab(analyte, low)), "qtc") == "urgent"
-    assert tier_about(judge(lab("qtc", 465), lab(analyte, not_low)), "qtc") is None
-    assert tier_about(judge(lab("qtc", 455), lab(analyte, low)), "qtc") is None
-    assert judge(patient(gender="male"), lab("qtc", 455), lab(analyte, low))["tier"] == "urgent"
+    for who, prolonged, not_prolonged in (
+        (patient(), "460", "459.9"),
+        (patient(gender="unknown"), "460", "459.9"),
+        (patient(gender="male"), "450", "449.9"),
+    ):
+        assert judge(who, lab("qtc", prolonged), lab(analyte, low))["tier"] == "urgent"
+        assert judge(who, lab("qtc", prolonged), lab(analyte, not_low))["tier"] is None
+        assert judge(who, lab("qtc", not_prolonged), lab(analyte, low))["tier"] is None
 
 
 @pytest.mark.parametrize(
