@@ -217,6 +217,16 @@ class Normalizer:
             out.facts.append(
                 Fact("patient/age", "demographic", "age", {"years": out.age_years}, source)
             )
+        elif not out.child:
+            out.problems.append(
+                Problem(
+                    "info",
+                    "age-unknown",
+                    record.patient,
+                    "birthDate",
+                    "no birth date that says the age; judged as an adult",
+                )
+            )
         sex = record.sex if record.sex in ("male", "female") else "unknown"
         out.facts.append(Fact(f"sex/{sex}", "demographic", "sex", {}, source))
 
