@@ -7,6 +7,7 @@ one patient through read, normalize, chain, evaluate and render.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any, Literal
 
 from cds.cards import because, render
 from cds.engine import make_engine
-from cds.errors import UsageError
+from cds.errors import FhirInputError, UsageError
 from cds.evaluate import Evaluator, RuleTrace
 from cds.facts import Normalized, Normalizer, iso
 from cds.fhir import Reader, ReadLog
-from cds.model import Evaluation, Finding, Firing, NotEvaluated, Record, Tier
+from cds.model import Evaluation, Finding, Firing, NotEvaluated, Problem, Record, Tier
 from cds.rules import Rulesets
 
 __all__ = ["Assessment", "Audience", "Screener", "instant"]
@@ -61,6 +62,11 @@ class Assessment:
     ) -> None:
         self._screener, self._normalized, self._firings = screener, normalized, firings
         self.evaluation = evaluation
+
+    def add_problems(self, problems: Sequence[Problem]) -> None:
+        """Add problems of the input that belong to no patient."""
+        together = (*self.evaluation.problems, *problems)
+        self.evaluation = replace(self.evaluation, problems=together)
 
     @property
     def patient(self) -> str:
@@ -190,21 +196,38 @@ class Screener:
         Raises: UsageError where there is no patient or more than one, naming them;
         FhirInputError where nothing could be read.
         """
-        log = ReadLog()
-        found = list(self.screen_all(source, as_of, log=log))
+        found = list(self.screen_all(source, as_of))
         if len(found) != 1:
             names = ", ".join(a.patient for a in found) or "none"
-            lost = "".join(f"; {r.where}: {r.message}" for r in log.rejected)
-            raise UsageError(f"expected exactly one patient, found {names}{lost}")
+            raise UsageError(f"expected exactly one patient, found {names}")
         return found[0]
 
     def screen_all(
         self, source: Any, as_of: str | datetime, *, log: ReadLog | None = None
     ) -> Iterator[Assessment]:
-        """Assess every patient in `source`; what could not be read is listed in `log`."""
+        """Assess every patient in `source`.
+
+        What could not be read is added to `log`. Without one it stands among the problems of
+        the last assessment (code "rejected").
+
+        Raises: FhirInputError where there is no patient, no `log`, and something unreadable.
+        """
         when = instant(as_of)
-        for record in self.reader.read(source, log if log is not None else ReadLog()):
-            yield self.assess(record, when)
+        if log is not None:
+            for record in self.reader.read(source, log):
+                yield self.assess(record, when)
+            return
+        log, last = ReadLog(), None
+        for record in self.reader.read(source, log):
+            if last is not None:
+                yield last
+            last = self.assess(record, when)
+        lost = [Problem("error", "rejected", None, r.where, r.message) for r in log.rejected]
+        if last is not None:
+            last.add_problems([*log.problems, *lost])
+            yield last
+        elif lost:
+            raise FhirInputError("; ".join(f"{p.path}: {p.message}" for p in lost))
 
     def screen_paths(
         self, paths: Iterable[str | Path], as_of: str | datetime, *, log: ReadLog
