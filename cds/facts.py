@@ -138,6 +138,7 @@ class Normalizer:
         self._asked = frozenset(asked | self._needs.keys())
         self._series = self._with_inputs(self._asked)
         self._horizon = {name: self._horizon_of(name) for name in self._series}
+        self._medication_keys = sorted(k for k in program.keys if k.startswith("medication/"))
         self._presence_keys: dict[str, list[str]] = {}
         for key in sorted(program.keys):
             kind, concept = key.split("/")[:2]
@@ -727,36 +728,32 @@ class Normalizer:
     # ------------------------------------------------------------ medicines
 
     def _medications(self, uses: Sequence[MedicationUse], as_of: int, out: Normalized) -> None:
-        t = self.terminology
         taken: dict[str, list[tuple[MedicationUse, int]]] = {}
         for use in uses:
-            concepts = sorted({c for k in use.codings for c in t.concepts_of(k.system, k.code)})
             since = _since(use, as_of)
-            if not concepts:
-                if since is not None:
-                    how = (
-                        "its codes stand"
-                        if use.codings
-                        else "it is named only in text, which stands"
-                    )
-                    out.problems.append(
-                        Problem(
-                            "info",
-                            "medication-not-recognized",
-                            use.resource,
-                            "medication",
-                            f"a medicine in use that no rule can see: {how} in no value set",
-                        )
-                    )
+            if since is None:
                 continue
+            if use.unresolved:
+                # Nobody knows what it is: no medicine can be said not to be taken.
+                for key in self._medication_keys:
+                    out.reject(key, "reference", use.resource)
+                continue
+            codes = [self.terminology.concepts_of(c.system, c.code) for c in use.codings]
+            concepts = {concept for found in codes for concept in found}
             for concept in concepts:
-                key = f"medication/{concept}"
-                if key not in self.program.keys:
-                    continue
-                if since is None:
-                    out.reject(key, "status", use.resource)
-                else:
+                if f"medication/{concept}" in self.program.keys:
                     taken.setdefault(concept, []).append((use, since))
+            if not concepts:
+                how = "its codes stand" if use.codings else "it is named only in text, which stands"
+                out.problems.append(
+                    Problem(
+                        "info",
+                        "medication-not-recognized",
+                        use.resource,
+                        "medication",
+                        f"a medicine in use that no rule can see: {how} in no value set",
+                    )
+                )
         for concept in sorted(taken):
             entries = sorted(taken[concept], key=lambda e: (e[1], e[0].resource))
             sources = tuple(

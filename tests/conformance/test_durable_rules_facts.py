@@ -422,8 +422,10 @@ def test_more_conjunctions_than_the_library_takes_are_refused() -> None:
 
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 3.5, True])
 def test_a_threshold_that_is_no_exact_whole_number_is_refused_with_its_rule(value: int) -> None:
-    with pytest.raises(EngineError, match="rule 'r': 'lab/a' is compared with"):
-        make_engine("durable", program(rule("r", leaf("lab/a", [("low", "lt", value)]))))
+    wrong, right = leaf("lab/a", [("low", "lt", value)]), leaf("lab/b")
+    for rules in (program(rule("r", wrong)), program(rule("r", right, Any_((right, wrong))))):
+        with pytest.raises(EngineError, match="rule 'r': 'lab/a' is compared with"):
+            make_engine("durable", rules)
 
 
 def test_a_conjunction_of_nothing_is_refused() -> None:
@@ -459,6 +461,37 @@ print(len(kept.run([fact("lab/a", low=2)])))
 """
     for perturb in ("0", "165"):
         assert python(code, MALLOC_PERTURB_=perturb) == (0, "1\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_an_engine_that_is_no_longer_used_gives_its_memory_back() -> None:
+    code = """
+import resource
+from cds.engine import make_engine
+from engine_programs import fact, leaf, program, rule
+rules = program(*(rule(f"r{n}", leaf(f"lab/{n}", [("low", "lt", 3)])) for n in range(20)))
+
+def engines(count):
+    for n in range(count):
+        assert make_engine("durable", rules).run([fact("lab/7", low=2)])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+
+before = engines(50)
+print(engines(200) - before < 1024)
+"""
+    assert python(code) == (0, "True\n")
+
+
+def test_without_facts_that_matter_the_library_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cds.engine import durable
+
+    # An empty batch would leave the number of its session to chance.
+    engine = make_engine("durable", program(rule("r", leaf("lab/a"))))
+    monkeypatch.setattr(durable.library, "assert_facts", _raiser(AssertionError))
+    assert engine.run([]) == []
+    assert engine.run([fact("lab/unheard-of")]) == []
 
 
 def test_no_threads_are_started() -> None:

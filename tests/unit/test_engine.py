@@ -311,6 +311,15 @@ def test_verify_takes_any_difference_for_an_error_that_names_the_rules(
 
 
 def test_threads_that_share_an_engine_all_get_their_own_patient_right(make: Make) -> None:
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        _work_in_threads(make)
+    finally:
+        sys.setswitchinterval(often)
+
+
+def _work_in_threads(make: Make) -> None:
     rules = [rule(f"r{n}", All((leaf(f"lab/{n}"), A)), Any_((B,))) for n in range(20)]
     engine = make(*rules, rule("after", Any_((found("r3"), found("r4")))))
     wrong: list[object] = []
