@@ -17,7 +17,9 @@ from uuid import UUID, uuid5
 from cds.errors import CardError
 from cds.facts import iso
 from cds.model import Evaluation, Fact, Finding, Source, Tier
-from cds.rules import CardText, CodeText, CompiledRule, Evidence, Rulesets, grid_code
+from cds.program import CompiledRule, grid_code
+from cds.rulefile import CardText, CodeText, Evidence
+from cds.rules import Rulesets
 from cds.wording import (
     Wording,
     Words,

@@ -16,8 +16,8 @@ from cds.errors import RuleError
 from cds.evaluate import LeafTrace, NodeTrace, RuleTrace
 from cds.facts import iso
 from cds.model import Evaluation
-from cds.rules import (
-    GRID,
+from cds.program import GRID
+from cds.rulefile import (
     AgeCriterion,
     AllCriterion,
     AnyCriterion,
@@ -31,10 +31,10 @@ from cds.rules import (
     QualityCriterion,
     RatioCriterion,
     RiseCriterion,
-    Rulesets,
     SexCriterion,
     SymptomCriterion,
 )
+from cds.rules import Rulesets
 from cds.shipped import shipped
 from cds.terminology import seconds_of
 from cds.yamlfile import load_yaml

@@ -25,13 +25,7 @@ from cds.model import (
     Suppressed,
     Tier,
 )
-from cds.rules import (
-    All,
-    CompiledRule,
-    Leaf,
-    Node,
-    Program,
-)
+from cds.program import All, CompiledRule, Leaf, Node, Program
 from cds.terminology import Terminology
 
 __all__ = ["Evaluator", "LeafTrace", "NodeTrace", "RuleTrace", "State"]

@@ -41,7 +41,7 @@ from cds.model import (
     Record,
     Source,
 )
-from cds.rules import FOREVER, Need, Program, grid_code
+from cds.program import FOREVER, Need, Program, grid_code
 from cds.terminology import Analyte, LabCode, Terminology
 from cds.units import ucum_of, unit_of
 

@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Final
 
 from cds.model import Evaluation, Fact, Source
-from cds.rules import Rulesets, grid_code
+from cds.program import grid_code
+from cds.rules import Rulesets
 
 __all__ = [
     "Wording",

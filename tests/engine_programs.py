@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cds.model import Fact, Source
-from cds.rules import (
-    Atom,
-    CompiledRule,
-    Evidence,
-    FindingCriterion,
-    Leaf,
-    Node,
-    Program,
-    Rule,
-    Test,
-    leaves,
-)
+from cds.program import Atom, CompiledRule, Leaf, Node, Program, Test, leaves
+from cds.rulefile import Evidence, FindingCriterion, Rule
 
 _CRITERION = FindingCriterion(finding="any")
 _EVIDENCE = (Evidence(source="a test", statement="a test"),)

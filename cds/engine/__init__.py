@@ -21,7 +21,7 @@ from typing import Protocol
 
 from cds.errors import EngineError, UsageError
 from cds.model import Fact, Firing
-from cds.rules import All, CompiledRule, Leaf, Node, Program
+from cds.program import All, CompiledRule, Leaf, Node, Program
 
 __all__ = [
     "ENGINES",

@@ -42,7 +42,7 @@ import durable_rules_engine as library
 from cds.engine import MAX_NUMBER, Known, because, holds, taken_up
 from cds.errors import EngineError
 from cds.model import Fact, Firing
-from cds.rules import Any_, CompiledRule, Leaf, Node, Program, leaves
+from cds.program import Any_, CompiledRule, Leaf, Node, Program, leaves
 
 __all__ = ["DurableEngine"]
 

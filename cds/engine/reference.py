@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cds.engine import because, holds, taken_up
 from cds.model import Fact, Firing
-from cds.rules import Program
+from cds.program import Program
 
 __all__ = ["ReferenceEngine"]
 

@@ -16,7 +16,9 @@ import orjson
 import pytest
 
 from cds import Screener, load_rulesets
-from cds.rules import Rule, Rulesets, compile_program
+from cds.program import compile_program
+from cds.rulefile import Rule
+from cds.rules import Rulesets
 from cds.shipped import shipped
 from ratios import Bench
 

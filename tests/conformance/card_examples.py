@@ -12,26 +12,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from cds.model import Caveat, Doubt, Evaluation, Fact, Finding, NotEvaluated, Source, Tier
-from cds.rules import (
-    Any_,
-    Atom,
+from cds.program import Any_, Atom, CompiledRule, Leaf, Need, Program, Test, grid_code
+from cds.rulefile import (
     CardText,
     CardTexts,
     CodeText,
-    CompiledRule,
     Evidence,
     FindingCriterion,
-    Leaf,
-    Need,
     Order,
-    Program,
     Rule,
     Ruleset,
-    Rulesets,
     Suggestion,
-    Test,
-    grid_code,
 )
+from cds.rules import Rulesets
 from cds.terminology import Terminology
 
 PATIENT = "Patient/p1"

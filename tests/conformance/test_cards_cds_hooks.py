@@ -13,7 +13,8 @@ from fhir.resources.R4B.servicerequest import ServiceRequest
 
 from cds.cards import render
 from cds.model import Evaluation, Fact, Finding, Source, Tier
-from cds.rules import Evidence, Rulesets, load_rulesets
+from cds.rulefile import Evidence
+from cds.rules import Rulesets, load_rulesets
 from conformance.card_examples import (
     AGE,
     DAY,

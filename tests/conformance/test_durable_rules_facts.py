@@ -19,7 +19,7 @@ import pytest
 from cds.engine import make_engine
 from cds.errors import EngineError
 from cds.model import Fact
-from cds.rules import All, Any_, CompiledRule
+from cds.program import All, Any_, CompiledRule
 from engine_programs import fact, leaf, program, rule
 
 pytestmark = pytest.mark.skipif(
@@ -276,7 +276,7 @@ import locale
 {GERMAN}
 assert locale.localeconv()["decimal_point"] == ","
 from cds.engine import make_engine
-from cds.rules import grid_code
+from cds.program import grid_code
 from decimal import Decimal
 from engine_programs import fact, leaf, program, rule
 engine = make_engine("verify", program(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cds.cards import because, render
 from cds.model import Doubt, Evaluation, Fact, NotEvaluated, Source, Suppressed, Tier
-from cds.rules import Rulesets, grid_code
+from cds.program import grid_code
+from cds.rules import Rulesets
 from cds.wording import Wording, code_span, escape, one_line, safe_markdown
 from conformance.card_examples import (
     AGE,

@@ -17,7 +17,7 @@ import pytest
 
 from cds.engine import make_engine
 from cds.model import Fact
-from cds.rules import All, Any_, Node, Program
+from cds.program import All, Any_, Node, Program
 from engine_programs import fact, leaf, program, rule
 
 PATIENTS = 10

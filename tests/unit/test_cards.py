@@ -11,7 +11,9 @@ import pytest
 from cds.cards import because, placeholders, render
 from cds.errors import CardError
 from cds.model import Caveat, Evaluation, Fact, NotEvaluated, Source, Suppressed, Tier
-from cds.rules import CodeText, Evidence, Need, Rulesets
+from cds.program import Need
+from cds.rulefile import CodeText, Evidence
+from cds.rules import Rulesets
 from cds.wording import Wording, Words, code_span, escape, one_line, shorten, utf8, when
 from conformance.card_examples import (
     AGE,

@@ -13,7 +13,7 @@ from builders import AS_OF, ago, bundle, condition, lab, patient, statement
 from cds import Rulesets, Screener, load_rulesets
 from cds.catalog import catalog, coverage, criterion_text, explanation_dict
 from cds.errors import RuleError
-from cds.rules import HistoryCriterion
+from cds.rulefile import HistoryCriterion
 
 RULES = """\
 group: trial

@@ -13,7 +13,7 @@ import pytest
 from cds.engine import MAX_NUMBER, Engine, make_engine
 from cds.errors import EngineError, UsageError
 from cds.model import Fact, Firing
-from cds.rules import All, Any_, CompiledRule, Node
+from cds.program import All, Any_, CompiledRule, Node
 from engine_programs import fact, leaf, program, rule
 
 HAS_DURABLE = sys.version_info < (3, 13)
@@ -345,7 +345,7 @@ MANY_PATIENTS = """
 import resource
 from engine_programs import fact, leaf, program, rule
 from cds.engine import make_engine
-from cds.rules import All, Any_
+from cds.program import All, Any_
 
 keys = [f"lab/{n}" for n in range(6)]
 rules = [rule(f"r{n}", All(tuple(leaf(k) for k in keys[: n % 6 + 1]))) for n in range(6)]

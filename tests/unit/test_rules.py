@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cds.errors import RuleErrors
-from cds.rules import GRID, Rulesets, grid_code, leaves, load_rulesets
+from cds.program import GRID, grid_code, leaves
+from cds.rules import Rulesets, load_rulesets
 
 HEADER = """\
 group: trial

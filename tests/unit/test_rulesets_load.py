@@ -13,15 +13,8 @@ from decimal import Decimal
 import pytest
 
 from cds.model import Tier
-from cds.rules import (
-    AllCriterion,
-    AnyCriterion,
-    FindingCriterion,
-    LabCriterion,
-    Rule,
-    Rulesets,
-    load_rulesets,
-)
+from cds.rulefile import AllCriterion, AnyCriterion, FindingCriterion, LabCriterion, Rule
+from cds.rules import Rulesets, load_rulesets
 from cds.shipped import shipped
 from cds.yamlfile import load_yaml
 
