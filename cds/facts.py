@@ -3,10 +3,10 @@
 Everything that needs arithmetic or time happens here: unit to canonical unit, effective time
 to age at `as_of`, the latest result, rises, adjusted calcium, active medicines, absence as a
 positive fact, data quality. Which of these are computed follows from the loaded rules
-(`rules.Program`). What cannot be used is kept with its reason, never dropped.
+(`program.Program`). What cannot be used is kept with its reason, never dropped.
 
 Values are exact (`Fraction`); a comparator or a range makes an interval. A *lab* fact carries,
-as grid codes (`rules.grid_code`):
+as grid codes (`program.grid_code`):
 
 * ``low``/``low_min``: the lowest candidate's upper and lower end; ``value < t`` is sure when
   ``low < t`` and excluded when ``low_min >= t``;
@@ -781,7 +781,7 @@ def _since(use: MedicationUse, as_of: int) -> int | None:
 
     Taken means: status active (R5: recorded) or unknown, an order rather than a proposal, and
     a period that covers `as_of`. Source: FHIR R4 MedicationStatement.status, MedicationRequest
-    .status and .intent. `rules.FOREVER` where the start is not known.
+    .status and .intent. `program.FOREVER` where the start is not known.
     """
     if use.status not in _IN_USE or use.intent in _NOT_ORDERS:
         return None

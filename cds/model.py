@@ -248,7 +248,7 @@ class Fact:
     """One normalized statement about one patient, unique by `key` for that patient.
 
     `key` is "<kind>/<concept>[/<aspect>]" ("lab/potassium"). `props` is what the engine
-    sees: names of `rules.PROPS` to whole numbers. `sources` are what it rests on.
+    sees: named whole numbers. `sources` are what it rests on.
     """
 
     key: str
