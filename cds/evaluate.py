@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cds.facts import Normalized, Unusable
 from cds.model import (
     Caveat,
     Evaluation,
@@ -26,6 +25,7 @@ from cds.model import (
     Tier,
 )
 from cds.program import All, CompiledRule, Leaf, Node, Program
+from cds.results import Normalized, Unusable
 from cds.terminology import Terminology
 
 __all__ = ["Evaluator", "LeafTrace", "NodeTrace", "RuleTrace", "State"]

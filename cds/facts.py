@@ -23,33 +23,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from fractions import Fraction
 
-from cds.errors import UnitError
 from cds.model import (
     Doubt,
     Fact,
-    Instant,
     Measurement,
     MedicationUse,
     Presence,
     Problem,
-    Quantity,
     Record,
     Source,
 )
-from cds.program import FOREVER, Need, Program, grid_code
-from cds.terminology import Analyte, LabCode, Terminology
-from cds.units import ucum_of, unit_of
+from cds.program import FOREVER, Need, Program
+from cds.results import Normalized, Result, Results, engine_number, future
+from cds.terminology import Terminology
+from cds.units import ucum_of
 
-__all__ = ["Normalized", "Normalizer", "Unusable", "iso"]
+__all__ = ["Normalizer", "iso"]
 
-DAY = 86_400
-UTC_PLUS_14 = 14 * 3600  # the earliest place on earth where a calendar date begins
-NO_LIMIT = 1 << 52  # an open end, beyond every grid code that a plausible value can have
 
 _IN_USE = frozenset({"active", "recorded", "unknown"})
 _NOT_ORDERS = frozenset({"proposal", "plan", "option"})
@@ -61,76 +55,12 @@ def iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Why something recorded could not become a fact; `reason` as in `model.NotEvaluated`.
-
-    `start` is when it was, in seconds, where that is known.
-    """
-
-    reason: str
-    resource: str | None
-    start: int | None = None
-
-
-@dataclass(slots=True)
-class Normalized:
-    """The facts of one patient, what could not be used (by fact key), and problems met.
-
-    `age_years` is None where the birth date is missing or cannot be used; `child` is True
-    only where the patient is surely under 18.
-    """
-
-    facts: list[Fact] = field(default_factory=list)
-    unusable: dict[str, list[Unusable]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    faults: dict[str, list[Source]] = field(default_factory=dict)
-    age_years: int | None = None
-    child: bool = False
-
-    def reject(
-        self, key: str, reason: str, resource: str | None, when: Instant | None = None
-    ) -> None:
-        """Keep why something recorded under this fact key was not used."""
-        start = when.start if when else None
-        self.unusable.setdefault(key, []).append(Unusable(reason, resource, start))
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """One usable result: the exact interval of its value, and when it was."""
-
-    measurement: Measurement
-    lo: Fraction | None  # None: no lower end
-    hi: Fraction | None
-    lo_open: bool
-    hi_open: bool
-    start: int
-    end: int
-    flags: tuple[int, int]  # low side, high side
-    doubts: tuple[Doubt, ...] = ()
-    sent: str = ""
-
-    lo_code: int = field(init=False)
-    hi_code: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        lo = -NO_LIMIT if self.lo is None else _code(self.lo)
-        hi = NO_LIMIT if self.hi is None else lo if self.hi == self.lo else _code(self.hi)
-        # "> 2.0" lies strictly above the step 2.0, "< 2.0" strictly below: on the odd codes.
-        object.__setattr__(self, "lo_code", lo | 1 if self.lo_open else lo)
-        object.__setattr__(self, "hi_code", hi - 1 if self.hi_open and hi % 2 == 0 else hi)
-
-    @property
-    def exact(self) -> Fraction | None:
-        return self.lo if self.lo is self.hi or self.lo == self.hi else None
-
-
 class Normalizer:
     """Turns records into facts for one program; build once, use for every patient."""
 
     def __init__(self, program: Program, terminology: Terminology) -> None:
         self.program, self.terminology = program, terminology
+        self._results = Results(terminology, program.keys, self._keys_of)
         self._needs: dict[str, list[Need]] = {}
         for need in program.needs:
             self._needs.setdefault(need.concept, []).append(need)
@@ -250,7 +180,7 @@ class Normalizer:
 
     def _usable_of(
         self, name: str, sent: list[Measurement], as_of: int, out: Normalized
-    ) -> list[_Result]:
+    ) -> list[Result]:
         """Check and convert the results of one analyte, newest first.
 
         Beyond what any rule looks back to, only the newest usable result is wanted, to be able
@@ -258,92 +188,15 @@ class Normalizer:
         """
         horizon = self._horizon[name]
         sent.sort(key=lambda m: (-m.effective.start if m.effective else 0, m.resource, m.path))
-        results: list[_Result] = []
+        results: list[Result] = []
         for m in sent:
             past = m.effective is not None and as_of - m.effective.end > horizon
             if past and results:
                 continue
-            result = self._usable(m, as_of, out)
+            result = self._results.read(m, as_of, out)
             if result is not None:
                 results.append(result)
         return results
-
-    def _usable(self, m: Measurement, as_of: int, out: Normalized) -> _Result | None:
-        """Check one measurement and convert its value; what fails is kept with its reason."""
-        analyte = self.terminology.analytes[m.analyte]
-        keys = self._keys_of(m.analyte)
-
-        def reject(reason: str, code: str, path: str, message: str) -> None:
-            for key in keys:
-                out.reject(key, reason, m.resource, m.effective)
-            out.problems.append(Problem("error", code, m.resource, path, message))
-
-        if m.value is None:
-            for key in keys:
-                out.reject(key, "missing", m.resource, m.effective)
-            return None
-        when = m.effective
-        if when is None:
-            reject("date", "date-missing", "effective", "no usable date; the result is not used")
-            return None
-        if _future(when, as_of):
-            reject(
-                "future",
-                "future",
-                "effective",
-                "dated after the date of assessment; the result is not used",
-            )
-            return None
-        unit = ucum_of(m.value.code, m.value.unit)
-        if unit is None:
-            what = "no unit" if not (m.value.code or m.value.unit) else "an unknown unit"
-            reject(
-                "unit",
-                "unit-missing" if what == "no unit" else "unit-unknown",
-                f"{m.path}.code",
-                f"the result has {what}; it is not used. Send a UCUM code such as {analyte.unit}",
-            )
-            return None
-        try:
-            absurd = _absurd(m.value)
-            lo, hi = (None, None) if absurd else self._interval(m, m.value, unit, analyte)
-        except UnitError as error:
-            reject("unit", "unit-mismatch", f"{m.path}.code", f"{error}; the result is not used")
-            return None
-        comparator = m.value.comparator or ""
-        if absurd or not _possible(lo, hi, analyte):
-            reject(
-                "implausible",
-                "implausible",
-                f"{m.path}.value",
-                "outside the limits of what is possible; the result is not used",
-            )
-            self._fault("implausible", m, out)
-            return None
-        return _Result(
-            m,
-            lo,
-            hi,
-            comparator == ">",
-            comparator == "<",
-            min(when.start, as_of),
-            max(when.end, when.start),
-            self._flags(m, lo, hi, unit, analyte),
-            self._doubts(m, unit, analyte, out),
-            m.value.text,
-        )
-
-    def _fault(self, code: str, m: Measurement, out: Normalized) -> None:
-        """Note a fault of the data; rules may test it as a fact of kind quality."""
-        source = Source(
-            resource=m.resource,
-            effective=m.effective.text if m.effective else None,
-            sent=m.value.text if m.value else None,
-            concept=m.analyte,
-        )
-        for key in (f"quality/{code}", f"quality/{code}/{m.analyte}"):
-            if key in self.program.keys:
-                out.faults.setdefault(key, []).append(source)
 
     def _keys_of(self, analyte: str) -> list[str]:
         """The fact keys that an unusable result of this analyte leaves undecided."""
@@ -351,114 +204,7 @@ class Normalizer:
         keys = [f"lab/{name}" for name in names]
         return keys + [n.key for name in names for n in self._needs.get(name, ())]
 
-    def _interval(
-        self, m: Measurement, q: Quantity, unit: str, analyte: Analyte
-    ) -> tuple[Fraction | None, Fraction | None]:
-        code = self._code(m)
-        value = analyte.convert(q.value, unit, code)
-        if q.comparator in ("<", "<="):
-            return None, value
-        if q.comparator in (">", ">="):
-            return value, None
-        return value, analyte.convert(q.high, unit, code) if q.high is not None else value
-
-    def _flags(
-        self,
-        m: Measurement,
-        lo: Fraction | None,
-        hi: Fraction | None,
-        unit: str,
-        analyte: Analyte,
-    ) -> tuple[int, int]:
-        low = high = 1
-        limit = self._limit(m, m.low, unit, analyte)
-        if limit is not None:
-            low = 2 if hi is not None and hi < limit else 0 if lo is not None and lo >= limit else 1
-        limit = self._limit(m, m.high, unit, analyte)
-        if limit is not None:
-            high = (
-                2 if lo is not None and lo > limit else 0 if hi is not None and hi <= limit else 1
-            )
-        for flag in m.flags:
-            if flag in ("N", "H", "HU", "HH") and low == 1:
-                low = 0
-            if flag in ("N", "L", "LU", "LL") and high == 1:
-                high = 0
-            if flag in ("L", "LU", "LL"):
-                low = 3 if flag == "LL" else max(low, 2)
-            if flag in ("H", "HU", "HH"):
-                high = 3 if flag == "HH" else max(high, 2)
-        return low, high
-
-    def _limit(
-        self, m: Measurement, q: Quantity | None, unit: str, analyte: Analyte
-    ) -> Fraction | None:
-        """The laboratory's limit in the canonical unit; its own unit, else the result's."""
-        if q is None or _absurd(q):
-            return None
-        own = ucum_of(q.code, q.unit) if q.code or q.unit else unit
-        if own is None:
-            return None
-        try:
-            return analyte.convert(q.value, own, self._code(m))
-        except UnitError:
-            return None
-
-    def _code(self, m: Measurement) -> LabCode | None:
-        return self.terminology.lab_code(m.coding.system, m.coding.code)
-
-    def _doubts(
-        self,
-        m: Measurement,
-        unit: str,
-        analyte: Analyte,
-        out: Normalized,
-    ) -> tuple[Doubt, ...]:
-        t = self.terminology
-        doubts: list[Doubt] = []
-        if m.status in ("preliminary", "registered"):
-            doubts.append(self._doubt("preliminary"))
-        elif m.status not in ("final", "amended", "corrected"):
-            doubts.append(self._doubt("status-unknown"))
-        if m.conditions and m.analyte in t.hemolysis.raises and self._hemolyzed(m):
-            doubts.append(self._doubt("hemolyzed"))
-        slip = analyte.slip(m.value.value, unit) if m.value else None
-        if slip is not None:
-            doubts.append(Doubt(f"{slip.kind}-slip", slip.says))
-            out.problems.append(
-                Problem(
-                    "warning",
-                    f"{slip.kind}-slip",
-                    m.resource,
-                    m.path,
-                    f"looks like another {slip.kind} than the label says; judged as sent",
-                )
-            )
-        code = self._code(m)
-        if code is not None and unit_of(unit).kind != code.property:
-            doubts.append(self._doubt("property-mismatch"))
-            out.problems.append(
-                Problem(
-                    "warning",
-                    "property-mismatch",
-                    m.resource,
-                    "code",
-                    "the code and the unit name different properties; the unit was believed",
-                )
-            )
-        return tuple(doubts)
-
-    def _doubt(self, code: str) -> Doubt:
-        return Doubt(code, self.terminology.doubts[code])
-
-    def _hemolyzed(self, m: Measurement) -> bool:
-        known = self.terminology.hemolysis
-        marks = {*known.specimen_conditions, *(f"text:{word}" for word in known.words)}
-        return not marks.isdisjoint(m.conditions)
-
-    def _judged_calcium(
-        self, series: dict[str, list[_Result]], as_of: int, out: Normalized
-    ) -> None:
+    def _judged_calcium(self, series: dict[str, list[Result]], as_of: int, out: Normalized) -> None:
         """Build the series that calcium rules judge: adjusted (by the laboratory or us), or total.
 
         A total is judged by itself only where the same draw has no adjusted and no ionized
@@ -493,7 +239,7 @@ class Normalizer:
                 doubts = (
                     *total.doubts,
                     *albumin.doubts,
-                    self._doubt("calculated"),
+                    self._results.doubt("calculated"),
                 )
                 judged.append(
                     replace(
@@ -506,12 +252,12 @@ class Normalizer:
                     )
                 )
             else:
-                doubt = self._doubt("unadjusted")
+                doubt = self._results.doubt("unadjusted")
                 judged.append(replace(total, doubts=(*total.doubts, doubt)))
         if judged:
             series[spec.id] = judged
 
-    def _below(self, results: Sequence[_Result], limit: Fraction, as_of: int) -> bool:
+    def _below(self, results: Sequence[Result], limit: Fraction, as_of: int) -> bool:
         """Whether the latest result is surely below the limit and not older than its context."""
         if not results:
             return False
@@ -521,7 +267,7 @@ class Normalizer:
             return False
         return latest.hi is not None and latest.hi < limit
 
-    def _derived(self, series: dict[str, list[_Result]], out: Normalized) -> None:
+    def _derived(self, series: dict[str, list[Result]], out: Normalized) -> None:
         """Build series of results as a multiple of the laboratory's upper limit."""
         for name, spec in self.terminology.derived.items():
             if name not in self._asked:
@@ -530,11 +276,11 @@ class Normalizer:
             for result in series.get(spec.of, ()):
                 m = result.measurement
                 unit = ucum_of(m.value.code, m.value.unit) if m.value else None
-                limit = self._limit(m, m.high, unit or analyte.unit, analyte)
+                limit = self._results.limit(m, m.high, unit or analyte.unit, analyte)
                 doubts = result.doubts
                 if limit is None or limit <= 0:
                     limit = Fraction(spec.default)
-                    doubts = (*doubts, self._doubt("upper-limit-assumed"))
+                    doubts = (*doubts, self._results.doubt("upper-limit-assumed"))
                 series.setdefault(name, []).append(
                     replace(
                         result,
@@ -544,7 +290,7 @@ class Normalizer:
                     )
                 )
 
-    def _latest(self, name: str, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+    def _latest(self, name: str, results: Sequence[Result], as_of: int, out: Normalized) -> None:
         """Assert the fact of the latest result; `results` stand in order of time."""
         latest = results[-1]
         candidates = [r for r in results if r.end >= latest.start]
@@ -562,42 +308,29 @@ class Normalizer:
         }
         doubts: tuple[Doubt, ...] = ()
         if len(candidates) > 1 and len({(r.lo_code, r.hi_code) for r in candidates}) > 1:
-            doubts = (self._doubt("time-ambiguous"),)
+            doubts = (self._results.doubt("time-ambiguous"),)
         key = f"lab/{name}"
         newer = self._newer_unusable(key, latest, out)
         if newer:
-            doubts = (*doubts, self._doubt("newer-unusable"))
+            doubts = (*doubts, self._results.doubt("newer-unusable"))
         chosen = [lowest] if lowest is highest else [lowest, highest]
-        sources = tuple(self._source(name, r, doubts) for r in chosen)
+        sources = tuple(self._results.source(name, r, doubts) for r in chosen)
         out.facts.append(Fact(key, "lab", name, props, sources))
 
-    def _newer_unusable(self, key: str, latest: _Result, out: Normalized) -> bool:
+    def _newer_unusable(self, key: str, latest: Result, out: Normalized) -> bool:
         return any(
             u.reason in ("unit", "implausible") and u.start is not None and u.start > latest.start
             for u in out.unusable.get(key, ())
         )
 
-    def _source(self, name: str, r: _Result, more: tuple[Doubt, ...]) -> Source:
-        m = r.measurement
-        value = r.exact if r.exact is not None else r.lo if r.lo is not None else r.hi
-        return Source(
-            resource=m.resource,
-            effective=m.effective.text if m.effective else None,
-            value=_decimal(value) if value is not None else None,
-            unit=self.terminology.analytes[name].unit,
-            sent=r.sent,
-            laboratory_range=_range_text(m),
-            doubts=(*r.doubts, *more),
-        )
-
-    def _need(self, need: Need, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+    def _need(self, need: Need, results: Sequence[Result], as_of: int, out: Normalized) -> None:
         if need.kind == "no-result":
             if not any(as_of - r.start <= need.seconds for r in results):
                 out.facts.append(Fact(need.key, "absence", need.concept, {}))
         elif len(results) > 1:
             self._change(need, results, as_of, out)
 
-    def _change(self, need: Need, results: Sequence[_Result], as_of: int, out: Normalized) -> None:
+    def _change(self, need: Need, results: Sequence[Result], as_of: int, out: Normalized) -> None:
         """Assert the largest rise (or ratio) that the latest result has not undone.
 
         Two results count when they lie at most the window apart and the time of each is known
@@ -609,8 +342,8 @@ class Normalizer:
         if latest not in timed or latest.lo is None:
             return
         fresh = self.terminology.analytes[need.concept].fresh
-        best: tuple[Fraction, _Result, _Result] | None = None
-        window: deque[_Result] = deque()  # candidates for the lowest earlier value, rising
+        best: tuple[Fraction, Result, Result] | None = None
+        window: deque[Result] = deque()  # candidates for the lowest earlier value, rising
         for r in timed:
             while window and r.start - window[0].start > need.seconds:
                 window.popleft()
@@ -630,13 +363,13 @@ class Normalizer:
             return
         amount, before, top_result = best
         rows = dict.fromkeys((before, top_result, latest))
-        sources = tuple(self._source(need.concept, r, ()) for r in rows)
+        sources = tuple(self._results.source(need.concept, r, ()) for r in rows)
         out.facts.append(
             Fact(
                 need.key,
                 "trend",
                 need.concept,
-                {"amount": _code(amount), "age": as_of - latest.start},
+                {"amount": engine_number(amount), "age": as_of - latest.start},
                 sources,
             )
         )
@@ -665,7 +398,7 @@ class Normalizer:
             when = p.recorded or p.onset
             if p.present is None:
                 out.reject(key, "status", p.resource)
-            elif when is not None and _future(when, as_of):
+            elif when is not None and future(when, as_of):
                 out.reject(key, "future", p.resource)
             elif not p.present:
                 if p.status not in _ENDED and when is not None and when.start > denied:
@@ -790,19 +523,13 @@ def _since(use: MedicationUse, as_of: int) -> int | None:
         return None
     if start is None:
         return FOREVER
-    return None if _future(start, as_of) else max(0, as_of - start.start)
+    return None if future(start, as_of) else max(0, as_of - start.start)
 
 
-def _future(when: Instant, as_of: int) -> bool:
-    """Whether even the earliest place on earth has not reached that time yet."""
-    slack = UTC_PLUS_14 if when.end - when.start >= DAY - 1 else 0
-    return when.start - slack > as_of
-
-
-def _same_draw(result: _Result, others: Iterable[_Result], window: int) -> _Result | None:
+def _same_draw(result: Result, others: Iterable[Result], window: int) -> Result | None:
     """The other result of the same specimen, else the nearest in time within the window."""
     mine = result.measurement.specimen
-    best: tuple[tuple[int, int, str], _Result] | None = None
+    best: tuple[tuple[int, int, str], Result] | None = None
     for other in others:
         distance = abs(other.start - result.start)
         same = mine is not None and other.measurement.specimen == mine
@@ -813,47 +540,7 @@ def _same_draw(result: _Result, others: Iterable[_Result], window: int) -> _Resu
     return best[1] if best else None
 
 
-def _code(value: Fraction) -> int:
-    """The grid code, kept within what an engine takes; beyond lies nothing that is possible."""
-    return max(-NO_LIMIT, min(NO_LIMIT, grid_code(value)))
-
-
-def _absurd(q: Quantity) -> bool:
-    """Whether a number is too large or too small to be a measurement, or to be computed with."""
-    return any(v != 0 and abs(v.adjusted()) > 15 for v in (q.value, q.high) if v is not None)
-
-
-def _possible(lo: Fraction | None, hi: Fraction | None, analyte: Analyte) -> bool:
-    """Whether the interval of a value reaches into the limits of what is possible."""
-    limits = analyte.plausible
-    if limits is None:
-        return True
-    if lo is not None and hi is not None:
-        return limits.hold(lo) and limits.hold(hi)
-    # "<2.0" and ">90" are open to one side: only the known end can be beyond the limits.
-    low_end = limits.ge if limits.ge is not None else limits.gt
-    high_end = limits.le if limits.le is not None else limits.lt
-    if lo is None:
-        return hi is not None and (low_end is None or hi > low_end)
-    return high_end is None or lo < high_end
-
-
 def _years(birth: int, as_of: int) -> int:
     """Completed years between two instants, by the calendar (UTC)."""
     b, now = datetime.fromtimestamp(birth, UTC), datetime.fromtimestamp(as_of, UTC)
     return now.year - b.year - ((now.month, now.day) < (b.month, b.day))
-
-
-def _decimal(value: Fraction) -> Decimal:
-    """The exact decimal where there is a short one, else six significant digits more than shown."""
-    exact = Decimal(value.numerator) / Decimal(value.denominator)
-    if exact.as_tuple().exponent and len(exact.as_tuple().digits) > 12:
-        return round(exact, 6).normalize() + 0
-    return exact
-
-
-def _range_text(m: Measurement) -> str | None:
-    low, high = (q.text if q else "" for q in (m.low, m.high))
-    if low and high:
-        return f"{low} to {high}"
-    return f"at least {low}" if low else f"at most {high}" if high else None

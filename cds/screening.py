@@ -17,9 +17,10 @@ from cds.cards import because, render
 from cds.engine import make_engine
 from cds.errors import FhirInputError, UsageError
 from cds.evaluate import Evaluator, RuleTrace
-from cds.facts import Normalized, Normalizer, iso
+from cds.facts import Normalizer, iso
 from cds.fhir import Reader, ReadLog
 from cds.model import Evaluation, Finding, Firing, NotEvaluated, Problem, Record, Tier
+from cds.results import Normalized
 from cds.rules import Rulesets
 
 __all__ = ["Assessment", "Audience", "Screener", "instant"]
