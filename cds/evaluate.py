@@ -161,8 +161,11 @@ class Evaluator:
                 shown.append(firing)
                 continue
             not_evaluated.append(_for_adults(rule.id))
+            band = self.program.by_id[rule.recheck_of].rule if rule.recheck_of else rule
             for stand_in in self._stand_ins:
-                if rule.tier_value >= Tier[stand_in.rule.stands_in_from or "emergency"]:
+                # An old result of that band asks for the recheck of the stand-in.
+                alike = bool(stand_in.rule.recheck_of) == bool(rule.recheck_of)
+                if alike and band.tier_value >= Tier[stand_in.rule.stands_in_from or "emergency"]:
                     because.setdefault(stand_in.rule.id, set()).update(firing.because)
         shown += [Firing(rule, tuple(sorted(keys))) for rule, keys in because.items()]
         return shown, not_evaluated

@@ -221,7 +221,18 @@ class Normalizer:
             series.get(spec.egfr, []), Fraction(spec.unreliable_egfr_lt), as_of
         )
         for total in series.get(spec.total, ()):
-            if _same_draw(total, adjusted, window) or _same_draw(total, ionized, window):
+            if _same_draw(total, adjusted, window):
+                continue
+            if _same_draw(total, ionized, window):
+                out.problems.append(
+                    Problem(
+                        "info",
+                        "total-not-judged",
+                        total.measurement.resource,
+                        "",
+                        "the ionized value of the same draw is judged instead of this total",
+                    )
+                )
                 continue
             albumin = _same_draw(total, albumins, window)
             value, gram = total.exact, albumin.exact if albumin else None
@@ -338,6 +349,9 @@ class Normalizer:
         latest result count: an old one that settled is history.
         """
         latest = results[-1]
+        if self.terminology.analytes[need.concept].compare_within_code:
+            code = latest.measurement.coding.code
+            results = [r for r in results if r.measurement.coding.code == code]
         timed = [r for r in results if r.end - r.start <= need.seconds]
         if latest not in timed or latest.lo is None:
             return

@@ -233,9 +233,11 @@ class Results:
         if own is None:
             return None
         try:
-            return analyte.convert(q.value, own, self._code(m))
+            limit = analyte.convert(q.value, own, self._code(m))
         except UnitError:
             return None
+        # A limit of zero or beyond the possible ("0" for none) is no statement of the laboratory.
+        return limit if analyte.plausible is None or analyte.plausible.hold(limit) else None
 
     def _code(self, m: Measurement) -> LabCode | None:
         return self.terminology.lab_code(m.coding.system, m.coding.code)

@@ -228,7 +228,7 @@ class Analyte:
     `unit` is the canonical UCUM unit of every value, `molar_mass` in g/mol, `valence` charges
     per particle, `decimals` how many are shown. `plausible` are the limits in `unit` (None: no
     limit). `fresh` and `context` are seconds: how old a result may be for its full tier, and to
-    be used at all.
+    be used at all. `compare_within_code`: results under different codes (methods) are no rise.
     """
 
     __pydantic_config__ = _KNOWN_KEYS_ONLY
@@ -243,6 +243,7 @@ class Analyte:
     valence: Annotated[int, Field(gt=0)] | None = None
     plausible: Limits | None = None
     slips: tuple[Slip, ...] = ()
+    compare_within_code: bool = False
     codes: tuple[LabCode, ...] = ()
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ import os
 import platform
 
 import pytest
-
 from ratios import Bench
 
 _BENCH = pytest.StashKey[Bench]()

@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 import pytest
+from ratios import Bench
 
 from cds import Screener, load_rulesets
 from cds.program import compile_program
 from cds.rulefile import Rule
 from cds.rules import Rulesets
 from cds.shipped import shipped
-from ratios import Bench
 
 pytestmark = pytest.mark.bench
 

@@ -895,3 +895,35 @@ def test_a_card_shows_value_date_and_conversion(judge: Judge) -> None:
     assert says(text, r"0\.9 ?mg/dL")
     assert says(text, r"0\.37")
     assert "2026-10-31" in text
+
+
+# ------------------------------------------------------------ comparing like with like
+
+
+def test_a_child_with_an_old_urgent_adult_value_is_rechecked(judge: Judge) -> None:
+    assessment = judge(CHILD, lab("potassium", "2.2", when=ago(days=20)))
+    assert assessment["tier"] == "soon"
+    (finding,) = assessment["findings"]
+    assert says(finding["title"], "pediatric advice")
+
+
+@pytest.mark.parametrize(("second", "tier"), [("76634-5", "urgent"), ("76635-2", None)])
+def test_a_qtc_rise_needs_the_same_correction_formula_twice(
+    judge: Judge, second: str, tier: str | None
+) -> None:
+    before = lab("qtc", 370, code="76634-5", id="before", when=ago(days=30))
+    assert judge(before, lab("qtc", 440, code=second))["tier"] == tier
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_an_upper_limit_that_is_impossible_says_nothing(judge: Judge, limit: int) -> None:
+    assessment = judge(lab("creatine-kinase", 100, high=limit), TWITCHING)
+    assert about(assessment, "creatine-kinase") == []
+    assessment = judge(lab("creatine-kinase", 900, high=limit), TWITCHING)
+    assert tier_about(assessment, "creatine-kinase") == "soon"  # against the assumed limit
+
+
+def test_a_total_calcium_beside_an_ionized_one_is_said_not_to_be_judged(judge: Judge) -> None:
+    assessment = judge(lab("calcium-total", "1.8"), lab("calcium-ionized", "1.2"))
+    assert about(assessment, "calcium") == []
+    assert "total-not-judged" in problem_codes(assessment, "Observation/calcium-total")

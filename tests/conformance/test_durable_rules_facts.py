@@ -482,16 +482,25 @@ print(engines(200) - before < 1024)
     assert python(code) == (0, "True\n")
 
 
-def test_without_facts_that_matter_the_library_is_not_asked(
+def test_a_batch_without_messages_never_reaches_the_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from cds.engine import durable
 
-    # An empty batch would leave the number of its session to chance.
+    # It would leave the number of its session to chance.
     engine = make_engine("durable", program(rule("r", leaf("lab/a"))))
-    monkeypatch.setattr(durable.library, "assert_facts", _raiser(AssertionError))
+    original, batches = durable.library.assert_facts, []
+
+    def watched(handle: int, messages: str) -> tuple[int, int]:
+        batches.append(messages)
+        return original(handle, messages)
+
+    monkeypatch.setattr(durable.library, "assert_facts", watched)
     assert engine.run([]) == []
     assert engine.run([fact("lab/unheard-of")]) == []
+    assert batches == []
+    assert [f.rule for f in engine.run([fact("lab/a")])] == ["r"]
+    assert len(batches) == 1, "no rule asks for the finding"
 
 
 def test_no_threads_are_started() -> None:

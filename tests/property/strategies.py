@@ -31,7 +31,7 @@ SIGN_NAMES = st.sampled_from(["twitching"] * 10 + sorted(SIGNS))
 
 def examples(factor: float) -> settings:
     """That many times the examples of the profile in use."""
-    return settings(max_examples=max(1, round(factor * settings.default.max_examples)))
+    return settings(max_examples=max(1, round(factor * settings().max_examples)))
 
 
 @st.composite
@@ -99,7 +99,7 @@ def results(draw: st.DrawFn, analytes: tuple[str, ...] = (*ANALYTES, *_OTHERS)) 
     when = ago(seconds=draw(AGES))
     when = draw(st.sampled_from([when, when, when, when[:10], when[:7]]))
     usually_none = st.sampled_from([None, None, None])
-    limits = {}
+    limits: dict[str, Any] = {}
     if draw(st.integers(0, 3)) == 0 and unit is None and value > 0:
         limits = {"low": value * Decimal("0.98"), "high": value * Decimal("1.02")}
         del limits[draw(st.sampled_from(["low", "high"]))]

@@ -12,6 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from builders import AS_OF, Json, ago, bundle, condition, lab, patient, rank, tier_about
+from cds import Screener
+from cds.errors import FhirInputError, UsageError
+from cds.fhir import ReadLog
+from clinical_table import ANALYTES, OTHER_UNITS
 from strategies import (
     ADULTS,
     JSON_VALUES,
@@ -24,12 +30,6 @@ from strategies import (
     replaced,
     signs,
 )
-
-from builders import AS_OF, Json, ago, bundle, condition, lab, patient, rank, tier_about
-from cds import Screener
-from cds.errors import FhirInputError, UsageError
-from cds.fhir import ReadLog
-from clinical_table import ANALYTES, OTHER_UNITS
 
 
 def screen(screener: Screener, resources: list[Json]) -> Json:

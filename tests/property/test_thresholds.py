@@ -6,6 +6,10 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
+
+from builders import AS_OF, Json, bundle, condition, lab, patient, rank, tier_about
+from cds import Screener
+from clinical_table import ANALYTES, PLAUSIBLE, TABLE, expected, row_cells
 from strategies import (
     PATIENTS,
     examples,
@@ -15,10 +19,6 @@ from strategies import (
     signs,
     values,
 )
-
-from builders import AS_OF, Json, bundle, condition, lab, patient, rank, tier_about
-from cds import Screener
-from clinical_table import ANALYTES, PLAUSIBLE, TABLE, expected, row_cells
 
 # Signs of which the table names some; the rest unlock or do nothing.
 _SIGNS = st.lists(
