@@ -47,6 +47,9 @@ class Tier(IntEnum):
     urgent = 3  # same day
     emergency = 4  # now
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def indicator(self) -> Literal["info", "warning", "critical"]:
         """The CDS Hooks 2.0 ``indicator`` of a card of this tier."""

@@ -37,6 +37,7 @@ def test_the_instant_may_be_text_or_an_aware_datetime(screener: Screener) -> Non
         text.to_dict() == screener.screen(record, as_of=datetime(2026, 11, 1, tzinfo=UTC)).to_dict()
     )
     assert text.tier is Tier.emergency
+    assert f"{text.tier}" == str(text.tier) == "emergency"
 
 
 @pytest.mark.parametrize("as_of", ["yesterday", "2026-11-01T00:00:00", datetime(2026, 11, 1)])  # noqa: DTZ001
