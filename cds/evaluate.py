@@ -45,7 +45,8 @@ _RECORDED = frozenset(
     {"unit", "implausible", "comparator", "status", "future", "date", "conflict", "stale"}
 )
 
-_RESULTS = ("lab/", "rise/", "ratio/")
+# What a finding can wait for: a result, or a finding that waits for one.
+_RESULTS = ("lab/", "rise/", "ratio/", "finding/")
 # What holds for everybody, or is the lack of something, brings no rule near.
 _NO_LEAD = ("sex/", "patient/", "no-result/")
 

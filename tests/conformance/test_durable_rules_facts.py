@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -500,6 +502,28 @@ def test_a_batch_without_messages_never_reaches_the_library(
     assert batches == []
     assert [f.rule for f in engine.run([fact("lab/a")])] == ["r"]
     assert len(batches) == 1, "no rule asks for the finding"
+
+
+def test_threads_wait_for_one_another_before_they_enter_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cds.engine import durable
+
+    engine = make_engine("durable", program(rule("r", leaf("lab/a"))))
+    original, inside, most = durable.library.assert_facts, [], []
+
+    def slow(handle: int, messages: str) -> tuple[int, int]:
+        inside.append(handle)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return original(handle, messages)
+
+    monkeypatch.setattr(durable.library, "assert_facts", slow)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(engine.run, [[fact("lab/a")]] * 12))
+    assert [len(firings) for firings in results] == [1] * 12
+    assert max(most) == 1
 
 
 def test_no_threads_are_started() -> None:

@@ -1,0 +1,69 @@
+"""What became of a rule: every way in which a rule can end is said in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders import Json, ago, bundle, condition, lab, patient
+from cds import Assessment, Screener, load_rulesets
+
+AS_OF = "2026-11-01T00:00:00Z"
+TWITCHING = condition("twitching")
+LOW_BOTH = (lab("potassium", "2.4"), lab("magnesium", "0.45"))
+
+
+@pytest.fixture(scope="module")
+def screener() -> Screener:
+    return Screener(load_rulesets())
+
+
+def assess(screener: Screener, *resources: Json, who: Json | None = None) -> Assessment:
+    return screener.screen(bundle(who or patient(), *resources), as_of=AS_OF)
+
+
+@pytest.mark.parametrize(
+    ("resources", "rule", "outcome"),
+    [
+        (LOW_BOTH, "hypokalemia-severe", "finding 'hypokalemia-severe', tier emergency"),
+        (LOW_BOTH, "hypokalemia-moderate", "superseded by hypokalemia-severe"),
+        (LOW_BOTH, "caveat-low-magnesium-with-low-potassium", "caveat on finding 'hypokalemia"),
+        ((lab("magnesium", "0.45"),), "any-low-magnesium", "intermediate step"),
+        (LOW_BOTH, "hypokalemia-severe-recheck", "blocked by 'unless'"),
+        ((lab("potassium", "4.1"),), "hypokalemia-severe", "criteria not met"),
+        ((), "hypokalemia-severe", "cannot be decided"),
+        ((TWITCHING,), "caveat-kidney-function-unknown", "no finding that its caveat belongs to"),
+    ],
+)
+def test_an_explanation_says_what_became_of_the_rule(
+    screener: Screener, resources: tuple[Json, ...], rule: str, outcome: str
+) -> None:
+    assert outcome in assess(screener, *resources).explain(rule).outcome
+
+
+def test_the_explanation_for_a_child_says_that_the_rule_is_for_adults(screener: Screener) -> None:
+    child = patient(birth="2016-05-01")
+    low = assess(screener, lab("potassium", "2.4"), who=child)
+    assert low.explain("hypokalemia-severe").outcome == "not shown: the rule is for adults"
+
+
+def test_a_finding_waits_for_the_result_that_its_step_needs(screener: Screener) -> None:
+    """Potassium 5.7 is urgent with kidney injury, which nobody can judge without creatinine."""
+    undecided = assess(screener, lab("potassium", "5.7")).evaluation.not_evaluated
+    waiting = [n for n in undecided if n.rule == "hyperkalemia-with-kidney-injury"]
+    assert {(n.reason, n.needs) for n in waiting} == {("missing", "creatinine")}
+
+
+def test_a_missing_earlier_result_is_called_earlier(screener: Screener) -> None:
+    labs = (lab("potassium", "5.7"), lab("creatinine", 90))
+    undecided = assess(screener, *labs).evaluation.not_evaluated
+    needs = {n.needs for n in undecided if n.rule == "hyperkalemia-with-kidney-injury"}
+    assert needs == {"earlier creatinine"}
+
+
+def test_an_old_result_within_its_context_is_decided_and_an_older_one_is_stale(
+    screener: Screener,
+) -> None:
+    for days, reasons in ((30, set()), (100, {"stale"})):
+        low = lab("potassium", "2.4", when=ago(days=days))
+        undecided = assess(screener, low).evaluation.not_evaluated
+        assert {n.reason for n in undecided if n.rule == "hypokalemia-severe"} == reasons
