@@ -24,7 +24,7 @@ from cds.model import (
     Suppressed,
     Tier,
 )
-from cds.program import All, CompiledRule, Leaf, Node, Program
+from cds.program import AllOf, CompiledRule, Leaf, Node, Program
 from cds.results import Normalized, Unusable
 from cds.terminology import Terminology
 
@@ -431,7 +431,7 @@ def _trace(node: Node, judge: _Judge) -> NodeTrace | LeafTrace:
     parts = tuple(_trace(part, judge) for part in node.parts)
     states = {part.state for part in parts}
     state: State
-    if isinstance(node, All):
+    if isinstance(node, AllOf):
         state = "no" if "no" in states else "unknown" if "unknown" in states else "yes"
         return NodeTrace("all", state, parts)
     state = "yes" if "yes" in states else "unknown" if "unknown" in states else "no"

@@ -40,8 +40,8 @@ from cds.terminology import Analyte, Terminology, seconds_of
 __all__ = [
     "FOREVER",
     "GRID",
-    "All",
-    "Any_",
+    "AllOf",
+    "AnyOf",
     "Atom",
     "CompiledRule",
     "Leaf",
@@ -103,20 +103,20 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class AllOf:
     """Every part holds."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Any_:
-    """At least one part holds; `Any` is a word of Python."""
+class AnyOf:
+    """At least one part holds."""
 
     parts: tuple[Node, ...]
 
 
-Node = Leaf | All | Any_
+Node = Leaf | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +188,15 @@ class _Compiler:
 
     def tree(self, criteria: Sequence[Any]) -> Node:
         if not criteria:
-            return Any_(())  # nothing to hold: never fires (a rule that stands in for others)
+            return AnyOf(())  # nothing to hold: never fires (a rule that stands in for others)
         parts = tuple(self.node(c) for c in criteria)
-        return parts[0] if len(parts) == 1 else All(parts)
+        return parts[0] if len(parts) == 1 else AllOf(parts)
 
     def node(self, c: Any) -> Node:
         if isinstance(c, AnyCriterion):
-            return Any_(tuple(self.node(part) for part in c.any))
+            return AnyOf(tuple(self.node(part) for part in c.any))
         if isinstance(c, AllCriterion):
-            return All(tuple(self.node(part) for part in c.all))
+            return AllOf(tuple(self.node(part) for part in c.all))
         return self.leaf(c)
 
     def leaf(self, c: Any) -> Leaf:
@@ -359,7 +359,9 @@ def compile_program(files: Sequence[Ruleset], terminology: Terminology) -> Progr
                 continue
             try:
                 when = compiler.tree(rule.when)
-                unless = Any_(tuple(compiler.node(c) for c in rule.unless)) if rule.unless else None
+                unless = (
+                    AnyOf(tuple(compiler.node(c) for c in rule.unless)) if rule.unless else None
+                )
             except ValueError as error:
                 fail(str(error))
                 continue

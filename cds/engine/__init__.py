@@ -21,7 +21,7 @@ from typing import Protocol
 
 from cds.errors import EngineError, UsageError
 from cds.model import Fact, Firing
-from cds.program import All, CompiledRule, Leaf, Node, Program
+from cds.program import AllOf, CompiledRule, Leaf, Node, Program
 
 __all__ = [
     "ENGINES",
@@ -146,7 +146,7 @@ def holds(node: Node, known: Known) -> bool:
             for atom in node.atoms
         )
     parts = (holds(part, known) for part in node.parts)
-    return all(parts) if isinstance(node, All) else any(parts)
+    return all(parts) if isinstance(node, AllOf) else any(parts)
 
 
 def because(rule: CompiledRule, known: Known) -> tuple[str, ...]:

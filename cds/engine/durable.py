@@ -42,7 +42,7 @@ import durable_rules_engine as library
 from cds.engine import MAX_NUMBER, Known, because, holds, taken_up
 from cds.errors import EngineError
 from cds.model import Fact, Firing
-from cds.program import Any_, CompiledRule, Leaf, Node, Program, leaves
+from cds.program import AnyOf, CompiledRule, Leaf, Node, Program, leaves
 
 __all__ = ["DurableEngine"]
 
@@ -132,7 +132,7 @@ class _Network:
                 ((node.key, tuple(sorted({(t.prop, t.op, t.value) for t in a.tests}))),)
                 for a in node.atoms
             ]
-        elif isinstance(node, Any_):
+        elif isinstance(node, AnyOf):
             found = [clause for part in node.parts for clause in self._alternatives(part)]
         else:
             parts = [self._alternatives(part) for part in node.parts]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from cds.model import Caveat, Doubt, Evaluation, Fact, Finding, NotEvaluated, Source, Tier
-from cds.program import Any_, Atom, CompiledRule, Leaf, Need, Program, Test, grid_code
+from cds.program import AnyOf, Atom, CompiledRule, Leaf, Need, Program, Test, grid_code
 from cds.rulefile import (
     CardText,
     CardTexts,
@@ -124,7 +124,7 @@ def rulesets(
     rules = list(rules)
     key = "lab/potassium"
     atoms = tuple(Atom(key, (Test("low", "lt", grid_code(Decimal(t))),)) for t in limits)
-    when = Any_((Leaf(FindingCriterion(finding="x"), key, atoms),))
+    when = AnyOf((Leaf(FindingCriterion(finding="x"), key, atoms),))
     compiled = tuple(
         CompiledRule(r, group, f"finding/{r.finding_id}", 0, when, None) for group, r in rules
     )

@@ -21,7 +21,7 @@ import pytest
 from cds.engine import make_engine
 from cds.errors import EngineError
 from cds.model import Fact
-from cds.program import All, Any_, CompiledRule
+from cds.program import AllOf, AnyOf, CompiledRule
 from engine_programs import fact, leaf, program, rule
 
 pytestmark = pytest.mark.skipif(
@@ -109,7 +109,7 @@ def test_unmatched_facts_silence_nothing_wherever_they_stand() -> None:
         "durable",
         program(
             rule("a", leaf("lab/a", [("low", "lt", 3)])),
-            rule("both", All((leaf("lab/a"), leaf("lab/b", [("low", "lt", 3)])))),
+            rule("both", AllOf((leaf("lab/a"), leaf("lab/b", [("low", "lt", 3)])))),
         ),
     )
     hits = [fact("lab/a", low=2), fact("lab/b", low=2)]
@@ -136,7 +136,7 @@ def test_a_repeated_fact_is_an_error_and_not_the_end_of_all_alerts() -> None:
         fired(rule("r", leaf("lab/a")), facts=[fact("lab/a"), fact("lab/a")])
     # The same content under two keys is two facts.
     same = [fact("lab/a", low=2), fact("lab/b", low=2)]
-    assert fired(rule("r", All((leaf("lab/a"), leaf("lab/b")))), facts=same) == ["r"]
+    assert fired(rule("r", AllOf((leaf("lab/a"), leaf("lab/b")))), facts=same) == ["r"]
 
 
 def test_a_fact_with_many_props_takes_no_other_fact_with_it() -> None:
@@ -149,7 +149,7 @@ def test_a_fact_with_many_props_takes_no_other_fact_with_it() -> None:
         fact("lab/c"),
     ]
     seen = leaf("lab/b", [("p299", "ge", 299)])
-    assert fired(rule("r", All((leaf("lab/a"), seen, leaf("lab/c")))), facts=facts) == ["r"]
+    assert fired(rule("r", AllOf((leaf("lab/a"), seen, leaf("lab/c")))), facts=facts) == ["r"]
     every = leaf("lab/b", [(f"p{n}", "ge", n) for n in range(251)])
     with pytest.raises(EngineError, match="at most 250 different props"):
         make_engine("durable", program(rule("r", every)))
@@ -158,7 +158,7 @@ def test_a_fact_with_many_props_takes_no_other_fact_with_it() -> None:
 def test_one_message_cannot_fill_two_places_so_tests_of_a_fact_are_merged() -> None:
     code = 'count(compile([{"$gt": {"v": 1}}, {"$lt": {"v": 9}}]), {"id": "a", "v": 5})'
     assert library(code) == (0, "0 0\n")
-    two = All((leaf("lab/a", [("low", "gt", 1)]), leaf("lab/a", [("low", "lt", 9)])))
+    two = AllOf((leaf("lab/a", [("low", "gt", 1)]), leaf("lab/a", [("low", "lt", 9)])))
     assert fired(rule("r", two), facts=[fact("lab/a", low=5)]) == ["r"]
 
 
@@ -303,7 +303,7 @@ for sid, kind in (("{ALIKE}", "lab"), ("{LIKE}", "med")):
 print(fired)
 """
     assert library(code) == (0, f"[('{ALIKE}', '{LIKE}')]\n"), "two patients became one"
-    both = rule("both", All((leaf("lab/a"), leaf("medication/b"))))
+    both = rule("both", AllOf((leaf("lab/a"), leaf("medication/b"))))
     engine = make_engine("durable", program(both))
     assert engine.run([fact("lab/a", ALIKE)]) == []
     assert engine.run([fact("medication/b", LIKE)]) == []
@@ -314,7 +314,7 @@ print(fired)
 def test_facts_and_props_with_names_of_one_hash_stay_apart() -> None:
     code = f'count(compile([{{"k": 1}}]), {{"id": "{ALIKE}", "k": 1}}, {{"id": "{LIKE}", "k": 1}})'
     assert library(code) == (0, "2 1\n")
-    two = rule("two", All((leaf(ALIKE), leaf(LIKE))))
+    two = rule("two", AllOf((leaf(ALIKE), leaf(LIKE))))
     first = rule("first", leaf(ALIKE, [(ALIKE, "lt", 5)]))
     assert fired(two, first, facts=[fact(ALIKE, **{LIKE: 1}), fact(LIKE)]) == ["two"]
     assert fired(two, first, facts=[fact(ALIKE, **{ALIKE: 1, LIKE: 9})]) == ["first"]
@@ -349,7 +349,7 @@ def test_a_conjunction_may_have_any_length(length: int) -> None:
         code = 'count(compile([{"k": n} for n in range(17)]), *[{"k": n} for n in range(17)])'
         assert library(code)[1].endswith("error code: 304")
     keys = [f"lab/{n}" for n in range(length)]
-    engine = make_engine("verify", program(rule("r", All(tuple(leaf(k) for k in keys)))))
+    engine = make_engine("verify", program(rule("r", AllOf(tuple(leaf(k) for k in keys)))))
     for missing in (None, *keys):
         got = engine.run([fact(key) for key in keys if key != missing])
         assert len(got) == (missing is None), missing
@@ -358,9 +358,9 @@ def test_a_conjunction_may_have_any_length(length: int) -> None:
 def test_no_clause_joins_more_messages_than_the_library_can_retract_safely() -> None:
     from cds.engine.durable import _PLACES, _Network
 
-    long = All(tuple(leaf(f"lab/{n}") for n in range(40)))
-    nested = All((Any_((long, All((leaf("lab/x"), long)))), long, leaf("lab/y")))
-    clauses = _Network(program(rule("r", nested, Any_((long,))), rule("s", long))).outcomes
+    long = AllOf(tuple(leaf(f"lab/{n}") for n in range(40)))
+    nested = AllOf((AnyOf((long, AllOf((leaf("lab/x"), long)))), long, leaf("lab/y")))
+    clauses = _Network(program(rule("r", nested, AnyOf((long,))), rule("s", long))).outcomes
     assert _PLACES == 3
     assert max(len(clause) for clause in clauses) == 3
 
@@ -371,7 +371,7 @@ def test_any_number_of_rules_may_ask_for_the_same_thing(uses: int) -> None:
         code = 'count(compile(*[[{"k": 1}]] * 256, [{"k": 2}]), {"id": "a", "k": 1})'
         assert library(code) == (0, "0 257\n"), "the rule for 2 fires where the fact says 1"
     adult = leaf("patient/age", [("years", "ge", 18)])
-    rules = [rule(f"r{n}", All((adult, leaf(f"lab/{n}")))) for n in range(uses)]
+    rules = [rule(f"r{n}", AllOf((adult, leaf(f"lab/{n}")))) for n in range(uses)]
     rules.insert(1, rule("next", leaf("lab/next")))
     engine = make_engine("durable", program(*rules))
     labs = [fact(f"lab/{n}") for n in range(uses)]
@@ -415,7 +415,7 @@ def test_more_conjunctions_than_the_library_takes_are_refused() -> None:
 
     def rules(count: int) -> Iterator[CompiledRule]:
         for n, (x, y) in enumerate(pairs[:count]):
-            yield rule(f"r{n}", All((leaf(f"lab/x{x}"), leaf(f"lab/y{y}"))))
+            yield rule(f"r{n}", AllOf((leaf(f"lab/x{x}"), leaf(f"lab/y{y}"))))
 
     assert fired(*rules(4_095), facts=[fact("lab/x0"), fact("lab/y1")]) == ["r1"]
     with pytest.raises(EngineError, match="4096 different conjunctions"):
@@ -425,14 +425,14 @@ def test_more_conjunctions_than_the_library_takes_are_refused() -> None:
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 3.5, True])
 def test_a_threshold_that_is_no_exact_whole_number_is_refused_with_its_rule(value: int) -> None:
     wrong, right = leaf("lab/a", [("low", "lt", value)]), leaf("lab/b")
-    for rules in (program(rule("r", wrong)), program(rule("r", right, Any_((right, wrong))))):
+    for rules in (program(rule("r", wrong)), program(rule("r", right, AnyOf((right, wrong))))):
         with pytest.raises(EngineError, match="rule 'r': 'lab/a' is compared with"):
             make_engine("durable", rules)
 
 
 def test_a_conjunction_of_nothing_is_refused() -> None:
     with pytest.raises(EngineError, match="without criteria"):
-        make_engine("durable", program(rule("r", All(()))))
+        make_engine("durable", program(rule("r", AllOf(()))))
 
 
 # ---------------------------------------------------------------- the process

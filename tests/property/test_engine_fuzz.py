@@ -17,7 +17,7 @@ import pytest
 
 from cds.engine import make_engine
 from cds.model import Fact
-from cds.program import All, Any_, Node, Program
+from cds.program import AllOf, AnyOf, Node, Program
 from engine_programs import fact, leaf, program, rule
 
 PATIENTS = 10
@@ -78,7 +78,7 @@ def random_program(random: Random) -> Program:
         up_to = [f for f in sorted(strata) if strata[f] <= stratum]
         unless = None
         if random.random() < 0.4:
-            unless = Any_(tuple(_tree(random, below, 1) for _ in range(random.randint(1, 3))))
+            unless = AnyOf(tuple(_tree(random, below, 1) for _ in range(random.randint(1, 3))))
         when = _tree(random, up_to, random.randint(0, 3))
         rules.append(rule(f"rule-{number}", when, unless, finding=finding, stratum=stratum))
     return program(*rules)
@@ -97,7 +97,7 @@ def random_facts(random: Random) -> list[Fact]:
 def _tree(random: Random, findings: Sequence[str], depth: int) -> Node:
     if depth and random.random() < 0.8:
         parts = tuple(_tree(random, findings, depth - 1) for _ in range(random.randint(1, 4)))
-        return random.choice((All, Any_))(parts)
+        return random.choice((AllOf, AnyOf))(parts)
     if findings and random.random() < 0.3:
         return leaf(f"finding/{random.choice(findings)}")
     alternatives = [

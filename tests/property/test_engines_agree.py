@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cds.engine import MAX_NUMBER, make_engine
 from cds.model import Fact
-from cds.program import All, Any_, CompiledRule, Leaf, Node, Program, leaves
+from cds.program import AllOf, AnyOf, CompiledRule, Leaf, Node, Program, leaves
 from engine_programs import fact, leaf, program, rule
 
 pytestmark = pytest.mark.skipif(
@@ -43,13 +43,13 @@ def trees(findings: range, depth: int) -> st.SearchStrategy[Node]:
         node = node | st.sampled_from([leaf(f"finding/f{n}") for n in findings])
     for _ in range(depth):
         parts = st.lists(node, min_size=1, max_size=3).map(tuple)
-        node = node | parts.map(All) | parts.map(Any_)
+        node = node | parts.map(AllOf) | parts.map(AnyOf)
     return node
 
 
 def rules_of(finding: int) -> st.SearchStrategy[tuple[int, Node, Node | None]]:
     below, up_to = range(finding // 2 * 2), range(finding // 2 * 2 + 2)
-    unless = st.lists(trees(below, 1), min_size=1, max_size=2).map(tuple).map(Any_)
+    unless = st.lists(trees(below, 1), min_size=1, max_size=2).map(tuple).map(AnyOf)
     return st.tuples(st.just(finding), trees(up_to, 2), st.none() | unless)
 
 

@@ -13,7 +13,7 @@ import pytest
 from cds.engine import MAX_NUMBER, Engine, make_engine
 from cds.errors import EngineError, UsageError
 from cds.model import Fact, Firing
-from cds.program import All, Any_, CompiledRule, Node
+from cds.program import AllOf, AnyOf, CompiledRule, Node
 from engine_programs import fact, leaf, program, rule
 
 HAS_DURABLE = sys.version_info < (3, 13)
@@ -99,14 +99,14 @@ def test_a_missing_fact_or_prop_satisfies_nothing(make: Make, op: str) -> None:
 
 def test_one_fact_can_satisfy_several_criteria_of_a_rule(make: Make) -> None:
     above, below = leaf("lab/a", [("low", "gt", 1)]), leaf("lab/a", [("low", "lt", 9)])
-    engine = make(rule("r", All((above, below, leaf("lab/a")))))
+    engine = make(rule("r", AllOf((above, below, leaf("lab/a")))))
     assert fired(engine, fact("lab/a", low=5))
     assert not fired(engine, fact("lab/a", low=1))
     assert not fired(engine, fact("lab/a", low=9))
 
 
 def test_all_and_any_nest(make: Make) -> None:
-    engine = make(rule("r", All((A, Any_((B, All((C, Any_((D, E))))))))))
+    engine = make(rule("r", AllOf((A, AnyOf((B, AllOf((C, AnyOf((D, E))))))))))
     holding = {"ab", "acd", "ace", "abc", "acde"}
     for names in ("a", "b", "ac", "cd", "bcde", "ad", *holding):
         assert bool(fired(engine, *facts(names))) == (names in holding), names
@@ -117,7 +117,7 @@ def test_all_and_any_nest(make: Make) -> None:
 
 def test_findings_trigger_further_rules_in_any_order_of_the_file(make: Make) -> None:
     engine = make(
-        rule("third", All((found("second"), B))), rule("second", found("first")), rule("first", A)
+        rule("third", AllOf((found("second"), B))), rule("second", found("first")), rule("first", A)
     )
     assert fired(engine, *facts("ab")) == ["third", "second", "first"]
     assert fired(engine, *facts("a")) == ["second", "first"]
@@ -126,7 +126,7 @@ def test_findings_trigger_further_rules_in_any_order_of_the_file(make: Make) -> 
 
 def test_rules_in_a_circle_do_not_support_one_another_out_of_nothing(make: Make) -> None:
     engine = make(
-        rule("x", Any_((found("y"), A))), rule("y", Any_((found("x"), B))), rule("z", found("y"))
+        rule("x", AnyOf((found("y"), A))), rule("y", AnyOf((found("x"), B))), rule("z", found("y"))
     )
     assert fired(engine) == []
     assert fired(engine, *facts("a")) == ["x", "y", "z"]
@@ -142,26 +142,26 @@ def test_two_rules_of_one_finding_both_fire_and_trigger_once(make: Make) -> None
 
 
 def test_a_fact_of_unless_keeps_a_rule_and_all_that_builds_on_it_silent(make: Make) -> None:
-    engine = make(rule("r", A, Any_((B,))), rule("after", found("r")))
+    engine = make(rule("r", A, AnyOf((B,))), rule("after", found("r")))
     assert fired(engine, *facts("a")) == ["r", "after"]
     assert fired(engine, *facts("ab")) == []
 
 
 def test_a_finding_behind_unless_is_awaited_however_long_its_chain(make: Make) -> None:
     engine = make(
-        rule("last", A, Any_((found("end"),)), stratum=1),
+        rule("last", A, AnyOf((found("end"),)), stratum=1),
         rule("end", found("middle")),
-        rule("middle", Any_((found("start"), D))),
+        rule("middle", AnyOf((found("start"), D))),
         rule("start", B),
-        rule("beyond", C, Any_((found("last"),)), stratum=2),
+        rule("beyond", C, AnyOf((found("last"),)), stratum=2),
     )
     assert fired(engine, *facts("ac")) == ["last"]
     assert fired(engine, *facts("abc")) == ["end", "middle", "start", "beyond"]
 
 
 def test_a_compound_unless_is_settled_before_its_rule_has_consequences(make: Make) -> None:
-    compound = All((Any_((B, C)), Any_((D, All((E, Any_((B, D))))))))
-    engine = make(rule("r", A, Any_((compound,))), rule("after", found("r")))
+    compound = AllOf((AnyOf((B, C)), AnyOf((D, AllOf((E, AnyOf((B, D))))))))
+    engine = make(rule("r", A, AnyOf((compound,))), rule("after", found("r")))
     assert fired(engine, *facts("a")) == ["r", "after"]
     assert fired(engine, *facts("acd")) == []
     assert fired(engine, *facts("ace")) == ["r", "after"]
@@ -170,7 +170,7 @@ def test_a_compound_unless_is_settled_before_its_rule_has_consequences(make: Mak
 
 def test_a_finding_that_another_rule_still_makes_survives_a_blocked_rule(make: Make) -> None:
     engine = make(
-        rule("blocked", A, Any_((B,)), finding="f"),
+        rule("blocked", A, AnyOf((B,)), finding="f"),
         rule("free", C, finding="f"),
         rule("after", found("f")),
     )
@@ -178,7 +178,7 @@ def test_a_finding_that_another_rule_still_makes_survives_a_blocked_rule(make: M
 
 
 def test_a_rule_that_only_stands_in_for_others_is_not_run(make: Make) -> None:
-    engine = make(rule("stand-in", All(()), stands_in=True), rule("r", A))
+    engine = make(rule("stand-in", AllOf(()), stands_in=True), rule("r", A))
     assert fired(engine, *facts("a")) == ["r"]
 
 
@@ -188,8 +188,8 @@ def test_a_rule_that_only_stands_in_for_others_is_not_run(make: Make) -> None:
 def test_because_names_all_alternatives_that_hold_but_no_part_of_one_that_does_not(
     make: Make,
 ) -> None:
-    tree = All((Any_((B, All((C, D)), leaf("lab/x"))), A, found("f")))
-    engine = make(rule("r", tree, Any_((E,))), rule("f", Any_((A, B))))
+    tree = AllOf((AnyOf((B, AllOf((C, D)), leaf("lab/x"))), A, found("f")))
+    engine = make(rule("r", tree, AnyOf((E,))), rule("f", AnyOf((A, B))))
     assert engine.run(facts("bca")) == [
         Firing("r", ("finding/f", "lab/a", "lab/b")),
         Firing("f", ("lab/a", "lab/b")),
@@ -197,12 +197,12 @@ def test_because_names_all_alternatives_that_hold_but_no_part_of_one_that_does_n
 
 
 def test_a_criterion_that_does_not_hold_is_no_reason(make: Make) -> None:
-    engine = make(rule("r", Any_((leaf("lab/a", [("low", "lt", 3)]), B))))
+    engine = make(rule("r", AnyOf((leaf("lab/a", [("low", "lt", 3)]), B))))
     assert engine.run([fact("lab/a", low=5), fact("lab/b")]) == [Firing("r", ("lab/b",))]
 
 
 def test_firings_stand_in_the_order_of_the_program(make: Make) -> None:
-    rules = [rule(f"r{n}", Any_((A, found("r3")))) for n in (5, 3, 9, 1)]
+    rules = [rule(f"r{n}", AnyOf((A, found("r3")))) for n in (5, 3, 9, 1)]
     assert fired(make(*rules), *facts("a")) == ["r5", "r3", "r9", "r1"]
 
 
@@ -320,8 +320,8 @@ def test_threads_that_share_an_engine_all_get_their_own_patient_right(make: Make
 
 
 def _work_in_threads(make: Make) -> None:
-    rules = [rule(f"r{n}", All((leaf(f"lab/{n}"), A)), Any_((B,))) for n in range(20)]
-    engine = make(*rules, rule("after", Any_((found("r3"), found("r4")))))
+    rules = [rule(f"r{n}", AllOf((leaf(f"lab/{n}"), A)), AnyOf((B,))) for n in range(20)]
+    engine = make(*rules, rule("after", AnyOf((found("r3"), found("r4")))))
     wrong: list[object] = []
 
     def work(start: int) -> None:
@@ -344,11 +344,11 @@ def _work_in_threads(make: Make) -> None:
 MANY_PATIENTS = """
 from engine_programs import fact, leaf, program, rule
 from cds.engine import make_engine
-from cds.program import All, Any_
+from cds.program import AllOf, AnyOf
 
 keys = [f"lab/{n}" for n in range(6)]
-rules = [rule(f"r{n}", All(tuple(leaf(k) for k in keys[: n % 6 + 1]))) for n in range(6)]
-rules.append(rule("u", Any_((leaf("finding/r2"), leaf("lab/0"))), Any_((leaf("lab/4"),))))
+rules = [rule(f"r{n}", AllOf(tuple(leaf(k) for k in keys[: n % 6 + 1]))) for n in range(6)]
+rules.append(rule("u", AnyOf((leaf("finding/r2"), leaf("lab/0"))), AnyOf((leaf("lab/4"),))))
 engine = make_engine("durable", program(*rules))
 
 def patients(count):
@@ -385,11 +385,11 @@ def test_four_times_the_rules_take_less_than_three_times_as_long() -> None:
         return [
             rule(
                 f"r{n}",
-                All(
+                AllOf(
                     (
                         leaf(f"lab/{n % 40}", [("low", "lt", n % 7), ("age", "le", 7)]),
                         leaf(f"medication/{n % 90}"),
-                        Any_((leaf(f"symptom/{n % 5}"), leaf(f"symptom/{n % 8}"))),
+                        AnyOf((leaf(f"symptom/{n % 5}"), leaf(f"symptom/{n % 8}"))),
                     )
                 ),
             )
