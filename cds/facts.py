@@ -22,7 +22,7 @@ result is the latest; then the more severe one counts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -30,6 +30,7 @@ from fractions import Fraction
 from cds.model import (
     Doubt,
     Fact,
+    Instant,
     Measurement,
     MedicationUse,
     Presence,
@@ -77,8 +78,17 @@ class Normalizer:
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The analytes and value sets that the loaded rules ask for; medicines are always read."""
-        return self._series | self._presence_keys.keys()
+        """What the loaded rules ask for: analytes, and value sets with those that they include.
+
+        Medicines are always read.
+        """
+        sets = set(self._presence_keys)
+        waiting = list(sets)
+        while waiting:
+            inner = set(self.terminology.value_sets[waiting.pop()].includes) - sets
+            sets |= inner
+            waiting += inner
+        return self._series | sets
 
     def _with_inputs(self, asked: frozenset[str]) -> frozenset[str]:
         """The analytes to read: those asked for and those that they are computed from."""
@@ -391,6 +401,7 @@ class Normalizer:
     # ------------------------------------------------------------ presences
 
     def _presences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
+        denials = _denials(presences, as_of)
         by_concept: dict[str, list[Presence]] = {}
         for p in presences:
             if p.concept in self._presence_keys:
@@ -399,45 +410,31 @@ class Normalizer:
             for key in self._presence_keys[concept]:
                 relative = key.startswith("history/")
                 own = [p for p in by_concept[concept] if p.relative == relative]
-                self._presence(key, own, as_of, out)
+                self._presence(key, own, {} if relative else denials, as_of, out)
 
     def _presence(
-        self, key: str, presences: Sequence[Presence], as_of: int, out: Normalized
+        self,
+        key: str,
+        presences: Sequence[Presence],
+        denials: Mapping[str, tuple[int, str]],
+        as_of: int,
+        out: Normalized,
     ) -> None:
+        """Assert that a finding is recorded, on those records that nobody denied since."""
         kind, concept = key.split("/")
         held: list[Presence] = []
-        denied = -1  # when the newest denial was written down
-        denier: str | None = None
         for p in presences:
             when = p.recorded or p.onset
             if p.present is None:
                 out.reject(key, "status", p.resource)
             elif when is not None and future(when, as_of):
                 out.reject(key, "future", p.resource)
-            elif not p.present:
-                if p.status not in _ENDED and when is not None and when.start > denied:
-                    denied, denier = when.start, p.resource
-            elif self._counts(p, concept, as_of, out, key):
-                held.append(p)
+            elif p.present and self._counts(p, concept, as_of, out, key):
+                if not self._denied(p, when, denials, key, out):
+                    held.append(p)
         if not held:
             return
-        newest = max((w.end for p in held if (w := p.recorded or p.onset)), default=None)
         undated = any(p.recorded is None and p.onset is None for p in held)
-        if denied >= 0:
-            gone = not undated and newest is not None and denied > newest
-            out.problems.append(
-                Problem(
-                    "warning",
-                    "conflict",
-                    denier,
-                    "",
-                    "recorded as absent here and as present elsewhere; "
-                    + ("the newer record, absent, counts" if gone else "present counts"),
-                )
-            )
-            if gone:
-                out.reject(key, "conflict", denier)
-                return
         ages = [max(0, as_of - w.start) for p in held if (w := p.onset or p.recorded)]
         props = {
             "newest": 0 if undated or not ages else min(ages),
@@ -453,6 +450,40 @@ class Normalizer:
             )
         )
         out.facts.append(Fact(key, kind, concept, props, sources))
+
+    def _denied(
+        self,
+        p: Presence,
+        when: Instant | None,
+        denials: Mapping[str, tuple[int, str]],
+        key: str,
+        out: Normalized,
+    ) -> bool:
+        """Whether a newer record denies what this one says; any denial is said as a conflict.
+
+        Who denies a fasciculation denies the twitch that was recorded under its code as well.
+        """
+        if not denials:
+            return False
+        own = self.terminology.own_concepts_of(p.coding.system, p.coding.code)
+        against = [denials[name] for name in {p.concept, *own} if name in denials]
+        if not against:
+            return False
+        start, denier = max(against)
+        gone = when is not None and start > when.end
+        counts = "the newer record, absent, counts" if gone else "present counts"
+        problem = Problem(
+            "warning",
+            "conflict",
+            denier,
+            "",
+            f"recorded as absent here and as present elsewhere; {counts}",
+        )
+        if problem not in out.problems:
+            out.problems.append(problem)
+        if gone:
+            out.reject(key, "conflict", denier)
+        return gone
 
     def _counts(self, p: Presence, concept: str, as_of: int, out: Normalized, key: str) -> bool:
         """Whether a recorded finding still counts: conditions for good, symptoms for a time."""
@@ -521,6 +552,21 @@ class Normalizer:
                     sources,
                 )
             )
+
+
+def _denials(presences: Sequence[Presence], as_of: int) -> dict[str, tuple[int, str]]:
+    """Return when each finding was last said to be absent, and by which resource.
+
+    A condition that ended is no denial: it says nothing of another episode.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for p in presences:
+        when = p.recorded or p.onset
+        if p.present is False and p.status not in _ENDED and not p.relative and when is not None:
+            if not future(when, as_of):
+                said = (when.start, p.resource)
+                found[p.concept] = max(said, found.get(p.concept, said))
+    return found
 
 
 def _since(use: MedicationUse, as_of: int) -> int | None:

@@ -927,3 +927,23 @@ def test_a_total_calcium_beside_an_ionized_one_is_said_not_to_be_judged(judge: J
     assessment = judge(lab("calcium-total", "1.8"), lab("calcium-ionized", "1.2"))
     assert about(assessment, "calcium") == []
     assert "total-not-judged" in problem_codes(assessment, "Observation/calcium-total")
+
+
+# ------------------------------------------------------------ records that disagree
+
+
+@pytest.mark.parametrize(("denied", "counts"), [(ago(days=2), False), (ago(days=20), True)])
+def test_of_a_denial_and_a_record_the_newer_counts_and_the_conflict_is_said(
+    judge: Judge, denied: str, counts: bool
+) -> None:
+    recorded = condition("twitching", onset=ago(days=10))
+    no = symptom("twitching", when=denied, present=False)
+    assessment = judge(recorded, no, lab("potassium", "3.2"))
+    assert tier_about(assessment, "potassium") == ("soon" if counts else None)
+    assert "conflict" in {p["code"] for p in assessment["problems"]}
+
+
+def test_a_resolved_episode_denies_no_other_one(judge: Judge) -> None:
+    gone = condition("twitching", id="gone", clinical="resolved", onset=ago(days=1))
+    assessment = judge(condition("twitching", onset=ago(days=10)), gone, lab("potassium", "3.2"))
+    assert tier_about(assessment, "potassium") == "soon"
