@@ -61,10 +61,10 @@ class Normalizer:
 
     def __init__(self, program: Program, terminology: Terminology) -> None:
         self.program, self.terminology = program, terminology
-        self._results = Results(terminology, program.keys, self._keys_of)
         self._needs: dict[str, list[Need]] = {}
         for need in program.needs:
             self._needs.setdefault(need.concept, []).append(need)
+        self._results = Results(terminology, program.keys, self._keys_of)
         asked = {key.split("/")[1] for key in program.keys if key.startswith("lab/")}
         self._asked = frozenset(asked | self._needs.keys())
         self._series = self._with_inputs(self._asked)

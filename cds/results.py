@@ -105,12 +105,21 @@ class Results:
         asked: frozenset[str],
         keys_of: Callable[[str], list[str]],
     ) -> None:
-        self.terminology, self._asked, self._keys_of = terminology, asked, keys_of
+        self.terminology, self._asked = terminology, asked
+        self._keys = {name: keys_of(name) for name in terminology.analytes}
+        self._possible = {
+            name: tuple(
+                None if end is None else Fraction(end)
+                for end in (analyte.plausible.ge, analyte.plausible.le)
+            )
+            for name, analyte in terminology.analytes.items()
+            if analyte.plausible is not None
+        }
 
     def read(self, m: Measurement, as_of: int, out: Normalized) -> Result | None:
         """Check one measurement and convert its value; what fails is kept with its reason."""
         analyte = self.terminology.analytes[m.analyte]
-        keys = self._keys_of(m.analyte)
+        keys = self._keys[m.analyte]
 
         def reject(reason: str, code: str, path: str, message: str) -> None:
             for key in keys:
@@ -150,7 +159,7 @@ class Results:
             reject("unit", "unit-mismatch", f"{m.path}.code", f"{error}; the result is not used")
             return None
         comparator = m.value.comparator or ""
-        if absurd or not _possible(lo, hi, analyte):
+        if absurd or not _possible(lo, hi, *self._possible.get(m.analyte, (None, None))):
             reject(
                 "implausible",
                 "implausible",
@@ -323,19 +332,18 @@ def _absurd(q: Quantity) -> bool:
     return any(v != 0 and abs(v.adjusted()) > 15 for v in (q.value, q.high) if v is not None)
 
 
-def _possible(lo: Fraction | None, hi: Fraction | None, analyte: Analyte) -> bool:
-    """Whether the interval of a value reaches into the limits of what is possible."""
-    limits = analyte.plausible
-    if limits is None:
-        return True
-    if lo is not None and hi is not None:
-        return limits.hold(lo) and limits.hold(hi)
-    # "<2.0" and ">90" are open to one side: only the known end can be beyond the limits.
-    low_end = limits.ge if limits.ge is not None else limits.gt
-    high_end = limits.le if limits.le is not None else limits.lt
+def _possible(
+    lo: Fraction | None, hi: Fraction | None, low: Fraction | None, high: Fraction | None
+) -> bool:
+    """Whether the interval of a value lies within the limits of what is possible.
+
+    "<2.0" and ">90" are open to one side: only the known end can be beyond the limits.
+    """
     if lo is None:
-        return hi is not None and (low_end is None or hi > low_end)
-    return high_end is None or lo < high_end
+        return hi is not None and (low is None or hi > low)
+    if hi is None:
+        return high is None or lo < high
+    return (low is None or lo >= low) and (high is None or hi <= high)
 
 
 def _decimal(value: Fraction) -> Decimal:

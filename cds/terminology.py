@@ -247,6 +247,8 @@ class Analyte:
     codes: tuple[LabCode, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.plausible and (self.plausible.gt is not None or self.plausible.lt is not None):
+            raise ValueError("both ends of 'plausible' are included: write ge and le")
         kinds = {unit_of(self.unit).kind}
         if self.molar_mass is not None:
             kinds |= {"mass", "substance"}
