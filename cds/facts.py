@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import groupby
 
 from cds.model import (
     Doubt,
@@ -217,8 +218,9 @@ class Normalizer:
     def _judged_calcium(self, series: dict[str, list[Result]], as_of: int, out: Normalized) -> None:
         """Build the series that calcium rules judge: adjusted (by the laboratory or us), or total.
 
-        A total is judged by itself only where the same draw has no adjusted and no ionized
-        value. Formula, limits and the time that makes one draw: `analytes.yaml`.
+        A total is not judged where an adjusted or ionized value of the same specimen, or one at
+        most that much later, speaks for it; an older one of another specimen never silences it.
+        Formula, limits and the time that makes one draw: `analytes.yaml`.
         """
         spec = self.terminology.adjusted_calcium
         if spec.id not in self._asked:
@@ -231,9 +233,9 @@ class Normalizer:
             series.get(spec.egfr, []), Fraction(spec.unreliable_egfr_lt), as_of
         )
         for total in series.get(spec.total, ()):
-            if _same_draw(total, adjusted, window):
+            if _same_draw(total, _not_before(total, adjusted), window):
                 continue
-            if _same_draw(total, ionized, window):
+            if _same_draw(total, _not_before(total, ionized), window):
                 out.problems.append(
                     Problem(
                         "info",
@@ -358,31 +360,33 @@ class Normalizer:
         to within that window. Only rises that ended within the analyte's fresh time before the
         latest result count: an old one that settled is history.
         """
-        latest = results[-1]
         if self.terminology.analytes[need.concept].compare_within_code:
-            code = latest.measurement.coding.code
+            code = results[-1].measurement.coding.code
             results = [r for r in results if r.measurement.coding.code == code]
         timed = [r for r in results if r.end - r.start <= need.seconds]
-        if latest not in timed or latest.lo is None:
+        ends = [r for r in timed if r.start == results[-1].start and r.lo is not None]
+        if not ends:
             return
+        # Of results of the same instant the more severe counts.
+        latest = max(ends, key=lambda r: (r.lo_code, r.measurement.resource))
         fresh = self.terminology.analytes[need.concept].fresh
         best: tuple[Fraction, Result, Result] | None = None
         window: deque[Result] = deque()  # candidates for the lowest earlier value, rising
-        for r in timed:
-            while window and r.start - window[0].start > need.seconds:
+        for start, same_time in groupby(timed, key=lambda r: r.start):
+            group = list(same_time)
+            while window and start - window[0].start > need.seconds:
                 window.popleft()
-            if window and r.lo is not None and latest.start - r.start <= fresh:
-                before, top = window[0], min(r.lo, latest.lo)
-                if before.hi is not None and before.start < r.start:
-                    amount = top - before.hi
-                    if need.kind == "ratio":
-                        amount = top / before.hi if before.hi > 0 else Fraction(0)
+            if window and latest.start - start <= fresh:
+                before = window[0]
+                for r in group:
+                    amount = _grown(before, r, latest, need.kind)
                     if best is None or amount > best[0]:
                         best = (amount, before, r)
-            if r.hi is not None:
-                while window and window[-1].hi is not None and window[-1].hi >= r.hi:
-                    window.pop()
-                window.append(r)
+            for r in group:
+                if r.hi is not None:
+                    while window and window[-1].hi is not None and window[-1].hi >= r.hi:
+                        window.pop()
+                    window.append(r)
         if best is None or best[0] <= 0:
             return
         amount, before, top_result = best
@@ -598,6 +602,26 @@ def _same_draw(result: Result, others: Iterable[Result], window: int) -> Result 
             if best is None or rank < best[0]:
                 best = (rank, other)
     return best[1] if best else None
+
+
+def _grown(before: Result, r: Result, latest: Result, kind: str) -> Fraction:
+    """By how much (or how many times) a value surely rose and still stands; 0 if it did not."""
+    if before.hi is None or r.lo is None or latest.lo is None:
+        return Fraction(0)
+    top = min(r.lo, latest.lo)
+    if kind == "rise":
+        return top - before.hi
+    return top / before.hi if before.hi > 0 else Fraction(0)
+
+
+def _not_before(result: Result, others: Iterable[Result]) -> list[Result]:
+    """The other results that may speak for this one: not older, or of the same specimen."""
+    mine = result.measurement.specimen
+    return [
+        other
+        for other in others
+        if other.start >= result.start or (mine and other.measurement.specimen == mine)
+    ]
 
 
 def _years(birth: int, as_of: int) -> int:

@@ -947,3 +947,25 @@ def test_a_resolved_episode_denies_no_other_one(judge: Judge) -> None:
     gone = condition("twitching", id="gone", clinical="resolved", onset=ago(days=1))
     assessment = judge(condition("twitching", onset=ago(days=10)), gone, lab("potassium", "3.2"))
     assert tier_about(assessment, "potassium") == "soon"
+
+
+# ------------------------------------------------------------ nothing older silences a newer result
+
+
+@pytest.mark.parametrize(("other", "normal"), [("calcium", "2.35"), ("calcium-ionized", "1.2")])
+def test_a_newer_total_calcium_is_judged_whatever_an_older_draw_said(
+    judge: Judge, other: str, normal: str
+) -> None:
+    older = lab(other, normal, when=ago(hours=20))
+    newer = lab("calcium-total", "1.7", when=ago(hours=2))
+    assert judge(older, newer)["tier"] == "emergency"
+    same_time = lab(other, normal, when=ago(hours=2))
+    assert judge(same_time, newer)["tier"] is None
+
+
+def test_a_rise_is_seen_beside_another_result_of_the_same_instant(judge: Judge) -> None:
+    before = lab("potassium", "4.6", id="before", when=ago(hours=8))
+    twin = lab("potassium", "4.5", id="twin", when=ago(hours=2))
+    for name in ("a", "z"):  # whichever of the two stands first
+        risen = lab("potassium", "5.6", id=name, when=ago(hours=2))
+        assert judge(before, twin, risen)["tier"] == "urgent"
