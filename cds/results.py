@@ -176,7 +176,7 @@ class Results:
             comparator == "<",
             min(when.start, as_of),
             max(when.end, when.start),
-            self._flags(m, lo, hi, unit, analyte),
+            self._flags(m, lo, hi, unit, analyte, out),
             self._doubts(m, unit, analyte, out),
             m.value.text,
         )
@@ -211,12 +211,18 @@ class Results:
         hi: Fraction | None,
         unit: str,
         analyte: Analyte,
+        out: Normalized,
     ) -> tuple[int, int]:
+        """What the laboratory says of the low and of the high side, see `cds.facts`."""
         low = high = 1
         limit = self.limit(m, m.low, unit, analyte)
+        if limit is None and m.low is not None and m.low.value != 0:
+            self._unusable_range("low", m, out)
         if limit is not None:
             low = 2 if hi is not None and hi < limit else 0 if lo is not None and lo >= limit else 1
         limit = self.limit(m, m.high, unit, analyte)
+        if limit is None and m.high is not None:
+            self._unusable_range("high", m, out)
         if limit is not None:
             high = (
                 2 if lo is not None and lo > limit else 0 if hi is not None and hi <= limit else 1
@@ -231,6 +237,17 @@ class Results:
             if flag in ("H", "HU", "HH"):
                 high = 3 if flag == "HH" else max(high, 2)
         return low, high
+
+    def _unusable_range(self, end: str, m: Measurement, out: Normalized) -> None:
+        out.problems.append(
+            Problem(
+                "warning",
+                "range-unusable",
+                m.resource,
+                f"referenceRange.{end}",
+                "the laboratory's limit is impossible or in an unknown unit; judged without it",
+            )
+        )
 
     def limit(
         self, m: Measurement, q: Quantity | None, unit: str, analyte: Analyte

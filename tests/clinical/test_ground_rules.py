@@ -921,6 +921,7 @@ def test_an_upper_limit_that_is_impossible_says_nothing(judge: Judge, limit: int
     assert about(assessment, "creatine-kinase") == []
     assessment = judge(lab("creatine-kinase", 900, high=limit), TWITCHING)
     assert tier_about(assessment, "creatine-kinase") == "soon"  # against the assumed limit
+    assert "range-unusable" in problem_codes(assessment, "Observation/creatine-kinase")
 
 
 def test_a_total_calcium_beside_an_ionized_one_is_said_not_to_be_judged(judge: Judge) -> None:
