@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cds import facts, results
 from cds.errors import TerminologyError, UnitError
 from cds.shipped import shipped
 from cds.terminology import (
@@ -166,12 +167,13 @@ def test_adjusted_calcium_is_the_formula_of_the_table(terms: Terminology) -> Non
     assert spec.same_draw_within == DAY
 
 
-def test_every_doubt_has_a_clinical_wording(terms: Terminology) -> None:
-    asked = """hemolyzed preliminary unadjusted calculated upper-limit-assumed age-unknown
-        sex-unknown unit-slip analyte-slip property-mismatch newer-unusable time-ambiguous
-        status-unknown""".split()
+def test_every_doubt_that_is_raised_has_a_wording_and_every_wording_is_used(
+    terms: Terminology,
+) -> None:
+    code = "".join(Path(module.__file__ or "").read_text() for module in (facts, results))
 
-    assert [code for code in asked if not terms.doubts[code].endswith(".")] == []
+    assert set(re.findall(r'doubt\("([a-z-]+)"\)', code)) == set(terms.doubts)
+    assert [code for code, says in terms.doubts.items() if not says.endswith(".")] == []
 
 
 @pytest.mark.parametrize(
