@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import cds
 from builders import AS_OF, Json, bundle, lab, patient
 from cds import cli
+from cds.cli import patients
 from cds.errors import EngineError
 from cds.model import Record
 from cds.rules import Rulesets, load_rulesets
@@ -474,6 +475,6 @@ def test_progress_is_shown_only_on_a_terminal_after_a_while(
 ) -> None:
     paths = [save(cwd / f"{p}.json", low(p)) for p in ("a", "b")]
     assert "\r" not in screen(*paths, "--format", "json").stderr
-    monkeypatch.setattr(cli, "_PATIENCE", -1.0)
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(patients, "_PATIENCE", -1.0)
+    monkeypatch.setattr(patients, "on_terminal", lambda: True)
     assert "\r2 patients assessed\n" in screen(*paths, "--format", "json").stderr

@@ -137,7 +137,7 @@ def test_a_wheel_holds_all_data_inside_the_package_and_nothing_beside_it() -> No
         names = set(archive.namelist())
     tops = {name.split("/")[0] for name in names}
     assert tops == {"cds", f"cds_twitch-{cds.__version__}.dist-info"}
-    expected = {"cds/py.typed", "cds/cli.py"} | {
+    expected = {"cds/py.typed", "cds/cli/__init__.py"} | {
         f"cds/{path.relative_to(ROOT)}"
         for folder in ("rulesets", "fhir_examples")
         for path in ROOT.joinpath(folder).rglob("*")
