@@ -25,7 +25,7 @@ from cds.model import (
     Tier,
 )
 from cds.program import AllOf, CompiledRule, Leaf, Node, Program
-from cds.results import Normalized, Unusable
+from cds.results import Normalized
 from cds.terminology import Terminology
 
 __all__ = ["Evaluator", "LeafTrace", "NodeTrace", "RuleTrace", "State"]
@@ -258,7 +258,7 @@ class Evaluator:
         fired: set[str],
     ) -> list[NotEvaluated]:
         """Return the undecided rules that came close: a criterion met, or a datum unusable."""
-        judge = self._judge_for(facts, normalized.unusable, firings)
+        judge = self._judge_for(facts, normalized, firings)
         keys = (*facts, *normalized.unusable, *(self._rule(f).finding_key for f in firings))
         close: set[int] = set()
         for key in keys:
@@ -284,7 +284,7 @@ class Evaluator:
         self, evaluation: Evaluation, normalized: Normalized, firings: Sequence[Firing]
     ) -> list[NotEvaluated]:
         """Return every rule that lacks a datum, near or far (`cds screen --all`)."""
-        judge = self._judge_for(evaluation.facts, normalized.unusable, firings)
+        judge = self._judge_for(evaluation.facts, normalized, firings)
         fired = {f.rule for f in firings}
         entries = set(evaluation.not_evaluated)
         for rule in self.program.rules:
@@ -295,7 +295,7 @@ class Evaluator:
     def _judge_for(
         self,
         facts: Mapping[str, Fact],
-        unusable: Mapping[str, Sequence[Unusable]],
+        normalized: Normalized,
         firings: Sequence[Firing],
     ) -> _Judge:
         """Return the function that judges a criterion for this patient, each only once."""
@@ -309,7 +309,7 @@ class Evaluator:
                 if leaf.key.startswith("finding/"):
                     trace = finding(leaf)
                 else:
-                    trace = self._judge(leaf, facts, unusable)
+                    trace = self._judge(leaf, facts, normalized)
                 judged[id(leaf)] = trace
             return trace
 
@@ -345,7 +345,7 @@ class Evaluator:
         self,
         leaf: Leaf,
         facts: Mapping[str, Fact],
-        unusable: Mapping[str, Sequence[Unusable]],
+        normalized: Normalized,
     ) -> LeafTrace:
         """Judge one criterion over a fact in three values."""
         key = leaf.key
@@ -353,10 +353,12 @@ class Evaluator:
         if fact is None:
             if key.startswith(("no-result/", "sex/", "quality/")):
                 return LeafTrace(leaf, "no")
-            lost = unusable.get(key)
+            lost = normalized.unusable.get(key)
             if lost:
                 first = min(lost, key=lambda u: (u.resource or "", u.reason))
                 return LeafTrace(leaf, "unknown", first.reason, first.resource, needs=_needs(leaf))
+            if key in normalized.denied:
+                return LeafTrace(leaf, "no", resource=normalized.denied[key])
             needs = _needs(leaf)
             if key.startswith(("rise/", "ratio/")) and f"lab/{needs}" in facts:
                 needs = f"earlier {needs}"
@@ -418,7 +420,7 @@ class Evaluator:
     ) -> RuleTrace:
         """Return why the rule fired or did not. Raises: KeyError for an unknown rule."""
         rule = self.program.by_id[rule_id]
-        judge = self._judge_for(evaluation.facts, normalized.unusable, firings)
+        judge = self._judge_for(evaluation.facts, normalized, firings)
         fired = any(f.rule == rule_id for f in firings)
         when = _trace(rule.when, judge)
         unless = _trace(rule.unless, judge) if rule.unless is not None else None

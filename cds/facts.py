@@ -380,15 +380,16 @@ class Normalizer:
                 before = window[0]
                 for r in group:
                     amount = _grown(before, r, latest, need.kind)
-                    if best is None or amount > best[0]:
+                    if amount is not None and (best is None or amount > best[0]):
                         best = (amount, before, r)
             for r in group:
                 if r.hi is not None:
                     while window and window[-1].hi is not None and window[-1].hi >= r.hi:
                         window.pop()
                     window.append(r)
-        if best is None or best[0] <= 0:
+        if best is None:
             return
+        # Not having risen is known as well: then the amount is 0 at most.
         amount, before, top_result = best
         rows = dict.fromkeys((before, top_result, latest))
         sources = tuple(self._results.source(need.concept, r, ()) for r in rows)
@@ -406,6 +407,7 @@ class Normalizer:
 
     def _presences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
         denials = _denials(presences, as_of)
+        self._absences(presences, as_of, out)
         by_concept: dict[str, list[Presence]] = {}
         for p in presences:
             if p.concept in self._presence_keys:
@@ -415,6 +417,34 @@ class Normalizer:
                 relative = key.startswith("history/")
                 own = [p for p in by_concept[concept] if p.relative == relative]
                 self._presence(key, own, {} if relative else denials, as_of, out)
+
+    def _absences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
+        """Keep what was explicitly said to be absent, for as long as a presence would count.
+
+        A set of other sets is absent only where each of them is; an ended condition says nothing
+        of another episode.
+        """
+        said: dict[str, str] = {}
+        for p in presences:
+            if p.present is False and p.status not in _ENDED and not p.relative:
+                when = p.recorded or p.onset
+                usable = when is None or not future(when, as_of)
+                if usable and self._counts(p, p.concept, as_of, None, ""):
+                    said.setdefault(p.concept, p.resource)
+        if not said:
+            return
+
+        def absent(concept: str) -> str | None:
+            value_set = self.terminology.value_sets.get(concept)
+            if concept in said or value_set is None or value_set.codes or not value_set.includes:
+                return said.get(concept)
+            inner = [absent(name) for name in value_set.includes]
+            return None if None in inner else inner[0]
+
+        for concept, keys in self._presence_keys.items():
+            resource = absent(concept)
+            if resource is not None:
+                out.denied.update((k, resource) for k in keys if not k.startswith("history/"))
 
     def _presence(
         self,
@@ -489,8 +519,13 @@ class Normalizer:
             out.reject(key, "conflict", denier)
         return gone
 
-    def _counts(self, p: Presence, concept: str, as_of: int, out: Normalized, key: str) -> bool:
-        """Whether a recorded finding still counts: conditions for good, symptoms for a time."""
+    def _counts(
+        self, p: Presence, concept: str, as_of: int, out: Normalized | None, key: str
+    ) -> bool:
+        """Whether a recorded finding still counts: conditions for good, symptoms for a time.
+
+        Where it does not, `out` (if given) keeps why.
+        """
         limit = self.terminology.value_sets[concept].counts_for
         if limit is None:
             if p.lasting:
@@ -500,10 +535,12 @@ class Normalizer:
         if when is None:
             if p.lasting:
                 return True
-            out.reject(key, "date", p.resource)
+            if out is not None:
+                out.reject(key, "date", p.resource)
             return False
         if as_of - when.start > limit:
-            out.reject(key, "stale", p.resource)
+            if out is not None:
+                out.reject(key, "stale", p.resource)
             return False
         return True
 
@@ -604,14 +641,14 @@ def _same_draw(result: Result, others: Iterable[Result], window: int) -> Result 
     return best[1] if best else None
 
 
-def _grown(before: Result, r: Result, latest: Result, kind: str) -> Fraction:
-    """By how much (or how many times) a value surely rose and still stands; 0 if it did not."""
+def _grown(before: Result, r: Result, latest: Result, kind: str) -> Fraction | None:
+    """By how much (or how many times) a value surely rose and still stands; None if not known."""
     if before.hi is None or r.lo is None or latest.lo is None:
-        return Fraction(0)
+        return None
     top = min(r.lo, latest.lo)
     if kind == "rise":
         return top - before.hi
-    return top / before.hi if before.hi > 0 else Fraction(0)
+    return top / before.hi if before.hi > 0 else None
 
 
 def _not_before(result: Result, others: Iterable[Result]) -> list[Result]:

@@ -40,12 +40,14 @@ class Unusable:
 class Normalized:
     """The facts of one patient, what could not be used (by fact key), and problems met.
 
+    `denied` are the fact keys that somebody explicitly said to be absent, with the resource.
     `age_years` is None where the birth date is missing or cannot be used; `child` is True
     only where the patient is surely under 18.
     """
 
     facts: list[Fact] = field(default_factory=list)
     unusable: dict[str, list[Unusable]] = field(default_factory=dict)
+    denied: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     faults: dict[str, list[Source]] = field(default_factory=dict)
     age_years: int | None = None

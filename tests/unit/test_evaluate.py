@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from builders import Json, ago, bundle, condition, lab, patient
+from builders import Json, ago, bundle, condition, lab, patient, symptom
 from cds import Assessment, Screener, load_rulesets
+from cds.evaluate import LeafTrace, NodeTrace
 
 AS_OF = "2026-11-01T00:00:00Z"
 TWITCHING = condition("twitching")
@@ -67,3 +68,55 @@ def test_an_old_result_within_its_context_is_decided_and_an_older_one_is_stale(
         low = lab("potassium", "2.4", when=ago(days=days))
         undecided = assess(screener, low).evaluation.not_evaluated
         assert {n.reason for n in undecided if n.rule == "hypokalemia-severe"} == reasons
+
+
+# ------------------------------------------------------------ what somebody denied is known
+
+
+def states(assessment: Assessment, rule: str) -> dict[str, str]:
+    """The state of each criterion of a rule, by the fact that it tests."""
+    found: dict[str, str] = {}
+
+    def walk(trace: NodeTrace | LeafTrace) -> None:
+        if isinstance(trace, LeafTrace):
+            found[trace.leaf.key] = trace.state
+        else:
+            for part in trace.parts:
+                walk(part)
+
+    walk(assessment.explain(rule).when)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("days", "state"), [(2, "no"), (30, "no"), (31, "unknown"), (-1, "unknown")]
+)
+def test_a_denied_symptom_is_absent_for_as_long_as_an_observed_one_counts(
+    screener: Screener, days: int, state: str
+) -> None:
+    denied = symptom("tremor", when=ago(days=days), present=False)
+    found = states(assess(screener, denied), "twitching-related-symptom")
+    assert found["symptom/tremor"] == state
+    assert found["symptom/cramp"] == "unknown"
+
+
+def test_a_refuted_condition_is_absent_for_good(screener: Screener) -> None:
+    refuted = condition("tremor", verification="refuted", onset=ago(days=400))
+    found = states(assess(screener, refuted), "twitching-related-symptom")
+    assert found["symptom/tremor"] == "no"
+
+
+def test_who_denies_one_kind_of_twitching_does_not_deny_all(screener: Screener) -> None:
+    denied = symptom("twitching", present=False)
+    found = states(assess(screener, denied), "symptom-beyond-eyelid")
+    assert found["symptom/fasciculation"] == "no"
+    assert states(assess(screener, denied), "twitching") == {"symptom/twitching": "unknown"}
+
+
+def test_a_result_that_did_not_rise_is_known_not_to_have_risen(screener: Screener) -> None:
+    labs = (
+        lab("potassium", "5.7", id="a", when=ago(hours=19)),
+        lab("potassium", "5.6", id="b", when=ago(hours=12)),
+    )
+    found = states(assess(screener, *labs), "potassium-rising")
+    assert found["rise/potassium/PT12H"] == "no"
