@@ -531,11 +531,11 @@ class Resources:
             for concept in known.concepts:
                 as_value.setdefault(concept, (known.coding(sent), True))
         findings = [(known, sent) for known, sent in uses if known.concepts or known.own]
-        if findings and not found and not as_value:
+        if findings and not found:
             clear, verdict = self._verdict(part, item, answers, prefix)
             if clear:
                 found.update(_claims(findings, verdict))
-            else:
+            elif not as_value:
                 item.warning(
                     "value-not-understood",
                     f"{prefix}value",

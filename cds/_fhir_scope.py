@@ -26,7 +26,7 @@ from cds._fhir_parts import (
 from cds._fhir_resources import Drug, Kind, Person, Resources, contained
 from cds.model import Measurement, MedicationUse, Presence, Problem, Record
 
-__all__ = ["NOT_FHIR", "ReadLog", "Rejected", "Scope", "place_of"]
+__all__ = ["NOT_FHIR", "ReadLog", "Rejected", "Scope", "Twins", "place_of"]
 
 NOT_FHIR: Final = "not FHIR"
 _TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{2,50}")
@@ -420,6 +420,49 @@ class Scope:
                 if not ref.base or not item.base or item.base == ref.base
             ]
         return _current(found)
+
+
+class Twins:
+    """The same world for two readers of resources: what goes in goes into both scopes."""
+
+    def __init__(self, first: Scope, second: Scope) -> None:
+        self.both = (first, second)
+        self.nested = first.nested
+
+    def entries(self, entries: Sequence[Any], where: str) -> None:
+        """Take in the entries of the Bundle."""
+        for scope in self.both:
+            scope.entries(entries, where)
+
+    def entry(self, entry: object, where: str, index: int = -1) -> None:
+        """Take in one entry of the Bundle."""
+        for scope in self.both:
+            scope.entry(entry, where, index)
+
+    def add(self, resource: Json, where: str) -> None:
+        """Take one resource in."""
+        for scope in self.both:
+            scope.add(resource, where)
+
+    def records(self) -> Iterator[Record]:
+        """Yield two Records of each patient, by name: as the first sees it, as the second does.
+
+        Of whom only one has seen anything, the other has an empty Record.
+        """
+        first, second = (scope.records() for scope in self.both)
+        one, other = next(first, None), next(second, None)
+        while one or other:
+            name = min(record.patient for record in (one, other) if record)
+            if one and one.patient == name:
+                yield one
+                one = next(first, None)
+            else:
+                yield Record(name)
+            if other and other.patient == name:
+                yield other
+                other = next(second, None)
+            else:
+                yield Record(name)
 
 
 class _Identities:

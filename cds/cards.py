@@ -7,7 +7,7 @@ what all cards share from `cards.yaml`; values are put into words by `cds.wordin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from cds.errors import CardError
 from cds.facts import iso
-from cds.model import Evaluation, Fact, Finding, Source, Tier
+from cds.model import Change, Evaluation, Fact, Finding, Source, Tier
 from cds.program import CompiledRule, grid_code
 from cds.rulefile import CardText, CodeText, Evidence
 from cds.rules import Rulesets
@@ -34,7 +34,15 @@ from cds.wording import (
     utf16_units,
 )
 
-__all__ = ["SUMMARY_LIMIT", "Audience", "because", "placeholders", "render"]
+__all__ = [
+    "SUMMARY_LIMIT",
+    "Audience",
+    "because",
+    "card_place",
+    "change_json",
+    "placeholders",
+    "render",
+]
 
 Audience = Literal["clinician", "patient"]
 
@@ -62,8 +70,11 @@ def render(
     *,
     audience: Audience = "clinician",
     hook_instance: str | None = None,
+    changes: Mapping[str, Sequence[Change]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the cards of one patient as JSON-ready dicts, the most urgent first.
+
+    `changes` say, by the id of a finding, what would change it; a clinician's card names them.
 
     Nothing in them is None or empty; the order of keys and cards is always the same. A card's
     uuid is a UUIDv5 over patient, audience, `hook_instance` (or `as_of`), group, tier and the
@@ -75,17 +86,21 @@ def render(
     """
     if not evaluation.findings:
         return []
-    writer = _Writer(evaluation, rulesets, audience, hook_instance)
+    writer = _Writer(evaluation, rulesets, audience, hook_instance, changes or {})
     cards: dict[tuple[str, Tier], list[_Item]] = {}
     for finding in sorted(evaluation.findings, key=lambda f: (-f.tier, f.group, f.id)):
-        place = (finding.group, finding.tier)
-        if finding.group in _MERGED and finding.tier <= Tier.routine:
-            place = ("+".join(_MERGED), Tier.info)
-        cards.setdefault(place, []).append(writer.item(finding))
+        cards.setdefault(card_place(finding), []).append(writer.item(finding))
     return [
         writer.card(group, tier, items, first=number == 0)
         for number, ((group, tier), items) in enumerate(cards.items())
     ]
+
+
+def card_place(finding: Finding) -> tuple[str, Tier]:
+    """Return the group and tier of the card that a finding stands on; each place is one card."""
+    if finding.group in _MERGED and finding.tier <= Tier.routine:
+        return "+".join(_MERGED), Tier.info
+    return finding.group, finding.tier
 
 
 def placeholders(text: str) -> set[str]:
@@ -132,6 +147,27 @@ def _source_json(source: Source) -> dict[str, Any]:
     )
 
 
+def change_json(change: Change) -> dict[str, Any]:
+    """Return a change as JSON, with null for what it does not say; members as in `Change`."""
+    kind, concept, *aspect = change.key.split("/")
+    resource = utf8(change.resource or "")
+    return {
+        "outcome": change.outcome,
+        "tier": None if change.tier is None else change.tier.name,
+        "finding": change.finding,
+        "rule": change.rule or None,
+        "kind": kind,
+        "concept": concept,
+        "aspect": "/".join(aspect) or None,
+        "op": change.op,
+        "value": None if change.value is None else _json_number(change.value),
+        "unit": change.unit,
+        "value_sent": None if change.value_sent is None else _json_number(change.value_sent),
+        "unit_sent": change.unit_sent,
+        "resource": resource if resource.strip() else None,
+    }
+
+
 def _json_number(value: Decimal) -> int | float | None:
     if not value.is_finite() or abs(value) >= 10**15:
         return None
@@ -171,7 +207,9 @@ class _Writer:
         rulesets: Rulesets,
         audience: Audience,
         hook_instance: str | None,
+        changes: Mapping[str, Sequence[Change]],
     ) -> None:
+        self.changes = changes
         self.evaluation, self.rulesets, self.texts = evaluation, rulesets, rulesets.texts
         self.clinician = audience == "clinician"
         self.wording = Wording(evaluation, rulesets)
@@ -306,6 +344,7 @@ class _Writer:
             more = (f for f in self.wording.facts(caveat.because) if f not in item.facts)
             yield "\n".join(f"- {self.wording.fact(fact)}" for fact in more)
         yield from dict.fromkeys(self._filled(t.detail, item, rule) for rule, t in item.texts)
+        yield _escape(self.wording.changes(self.changes.get(finding.id, ())))
         yield "\n".join(f"- {_citation(e)}" for e in _unique(item.evidence))
 
     def _not_evaluated(self) -> str:
@@ -400,6 +439,12 @@ class _Writer:
             digest=self.rulesets.digest,
             rules=rules,
             resources=sorted(r for r in resources if r.strip()),
+            changes=[
+                _full(**change_json(change))
+                for item in items
+                if self.clinician
+                for change in self.changes.get(item.finding.id, ())
+            ],
         )
 
 

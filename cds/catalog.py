@@ -6,16 +6,16 @@ What `report.py` lays out for people and the commands print as JSON. Nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from cds.cards import because
+from cds.cards import because, change_json
 from cds.errors import RuleError
 from cds.evaluate import LeafTrace, NodeTrace, RuleTrace
 from cds.facts import iso
-from cds.model import Evaluation
+from cds.model import Change, Evaluation
 from cds.program import GRID
 from cds.rulefile import (
     AgeCriterion,
@@ -37,9 +37,17 @@ from cds.rulefile import (
 from cds.rules import Rulesets
 from cds.shipped import shipped
 from cds.terminology import seconds_of
+from cds.wording import Wording
 from cds.yamlfile import load_yaml
 
-__all__ = ["catalog", "concept_name", "coverage", "criterion_text", "explanation_dict"]
+__all__ = [
+    "catalog",
+    "concept_name",
+    "coverage",
+    "criterion_text",
+    "explanation_dict",
+    "span_text",
+]
 
 _SIGNS: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _FLAGS: Final = {0: "normal", 2: "out of range", 3: "critical"}  # facts: low_flag, high_flag
@@ -59,7 +67,7 @@ def criterion_text(criterion: Any, rulesets: Rulesets) -> str:
     A window that the rule leaves to the analyte is said too.
     """
     c = criterion
-    window = {word: _span(seconds) for word, seconds in _windows(c, rulesets).items()}
+    window = {word: span_text(seconds) for word, seconds in _windows(c, rulesets).items()}
     within = window.get("within")
     match c:
         case LabCriterion():
@@ -154,7 +162,8 @@ def _iso_windows(c: Any, rulesets: Rulesets) -> dict[str, str]:
     return {n: f"PT{h}H" if h % 24 else f"P{h // 24}D" for n, h in hours.items()}
 
 
-def _span(seconds: int) -> str:
+def span_text(seconds: int) -> str:
+    """Return a window in words: whole days, up to 48 hours in hours ("7 days", "48 hours")."""
     hours = seconds // 3600
     count, unit = (hours // 24, "day") if hours % 24 == 0 and hours > 48 else (hours, "hour")
     return f"{count} {unit}" + ("" if count == 1 else "s")
@@ -190,7 +199,10 @@ def _json(value: Decimal) -> int | float:
 
 
 def explanation_dict(
-    trace: RuleTrace, evaluation: Evaluation, rulesets: Rulesets
+    trace: RuleTrace,
+    evaluation: Evaluation,
+    rulesets: Rulesets,
+    changes: Sequence[Change] | None = None,
 ) -> dict[str, Any]:
     """Return why a rule fired or did not, JSON-ready.
 
@@ -198,8 +210,15 @@ def explanation_dict(
     `state` ("yes", "no", "unknown"), `criterion` in words, `threshold` with comparator word
     and UCUM unit, `window` (ISO 8601 durations), `reason` (why unknown) with `needs`, and
     `observed`: each result with value as converted, `sent`, `effective` and `resource`.
+    `counterfactuals` are the `changes`, where they were looked for, each also as `text`, and
+    `open_criteria` how many criteria at least keep the rule from firing.
     """
+    from cds.counterfactual import open_criteria  # only an explanation needs it
+
     rule = trace.rule.rule
+    wording = Wording(evaluation, rulesets)
+    found = [{**change_json(c), "text": wording.change(c)} for c in changes or ()]
+    looked = {} if changes is None else {"counterfactuals": found}
     return {
         "patient": evaluation.patient,
         "as_of": iso(evaluation.as_of),
@@ -208,6 +227,8 @@ def explanation_dict(
         "outcome": trace.outcome,
         "when": _trace_dict(trace.when, evaluation, rulesets),
         "unless": _trace_dict(trace.unless, evaluation, rulesets) if trace.unless else None,
+        "open_criteria": 0 if trace.fired else open_criteria(trace),
+        **looked,
     }
 
 
@@ -261,13 +282,33 @@ def _observed(trace: LeafTrace, evaluation: Evaluation) -> dict[str, Any]:
 def catalog(rulesets: Rulesets) -> list[dict[str, Any]]:
     """Return every rule in file order, JSON-ready: criteria in words, thresholds, evidence.
 
-    `when` and `unless` are lists of words, or ``{"any": [...]}``, ``{"all": [...]}``.
+    `when` and `unless` are lists of words, or ``{"any": [...]}``, ``{"all": [...]}``. With a
+    site's profile each entry has `site_changes`, what the site changed of the rule, in words, and
+    `not_run`, None or why the site does not run it; these rules come last.
     """
-    return [_rule_dict(f.group, rule, rulesets) for f in rulesets.files for rule in f.rules]
+    entries = [_rule_dict(f.group, rule, rulesets) for f in rulesets.files for rule in f.rules]
+    site = rulesets.site
+    if site is None:
+        return entries
+    for entry in entries:
+        entry |= {"site_changes": list(site.changes.get(entry["id"], ())), "not_run": None}
+    return entries + [
+        {
+            **_rule_dict(left_out.group, left_out.rule, rulesets, left_out.version),
+            "site_changes": [],
+            "not_run": left_out.reason,
+        }
+        for left_out in site.not_run.values()
+    ]
 
 
-def _rule_dict(group: str, rule: Any, rulesets: Rulesets) -> dict[str, Any]:
-    version = next(f.version for f in rulesets.files if f.group == group and rule in f.rules)
+def _rule_dict(
+    group: str, rule: Any, rulesets: Rulesets, version: str | None = None
+) -> dict[str, Any]:
+    """Return one rule; `version` is that of its file, None to look it up."""
+    version = version or next(
+        f.version for f in rulesets.files if f.group == group and rule in f.rules
+    )
     criteria = list(_criteria((*rule.when, *rule.unless)))
     return {
         "id": rule.id,

@@ -34,14 +34,23 @@ class RuleError(CdsError):
         message: what is wrong, what was expected, what to do.
         path: the file, as given by the caller.
         line: 1-based line in that file, or None where the whole file is meant.
+        column: 1-based column in that line, where it helps to find the fault (YAML itself).
         rule: id of the rule, where one is known.
     """
 
     def __init__(
-        self, message: str, *, path: str = "", line: int | None = None, rule: str | None = None
+        self,
+        message: str,
+        *,
+        path: str = "",
+        line: int | None = None,
+        column: int | None = None,
+        rule: str | None = None,
     ) -> None:
         self.message, self.path, self.line, self.rule = message, path, line, rule
-        where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
+        self.column = column
+        place = [str(part) for part in (path, line, column) if part] if path else []
+        where = ":".join(place) + ": " if place else ""
         who = f"rule '{rule}': " if rule else ""
         super().__init__(f"{where}{who}{message}")
 

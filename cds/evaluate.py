@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from cds.model import (
@@ -96,26 +97,27 @@ class Evaluator:
         self.program, self.terminology = program, terminology
         self._order = {r.rule.id: i for i, r in enumerate(program.rules)}
         self._stand_ins = [r for r in program.rules if r.rule.stands_in_from]
-        # The criteria that can bring a rule near, by fact key.
-        self._leads = {
-            key: [(i, leaf) for i, leaf in entries if program.rules[i].rule.missing == "report"]
-            for key, entries in program.leaves_by_key.items()
-            if not key.startswith(_NO_LEAD)
-        }
         self._makers: dict[str, list[CompiledRule]] = {}
         for rule in program.rules:
             self._makers.setdefault(rule.finding_key, []).append(rule)
         self._caveats = [r for r in program.rules if r.rule.caveat_for]
+
+    @cached_property
+    def _leads(self) -> dict[str, list[tuple[int, Leaf]]]:
+        """The criteria that can bring a rule near, by fact key."""
+        rules = self.program.rules
+        return {
+            key: [(i, leaf) for i, leaf in entries if rules[i].rule.missing == "report"]
+            for key, entries in self.program.leaves_by_key.items()
+            if not key.startswith(_NO_LEAD)
+        }
 
     def evaluate(
         self, record: Record, normalized: Normalized, firings: Sequence[Firing], as_of: int
     ) -> Evaluation:
         """Rank, merge and suppress the findings of one patient, and list what is undecided."""
         facts = {fact.key: fact for fact in normalized.facts}
-        shown, population = self._population(firings, normalized.child)
-        findings = self._merge(shown)
-        findings, suppressed = self._most_urgent_of_family(findings)
-        findings = self._with_caveats(findings, firings)
+        findings, suppressed, population = self.findings(firings, child=normalized.child)
         fired = {f.rule for f in firings}
         near = self._undecided(facts, normalized, firings, fired)
         return Evaluation(
@@ -144,6 +146,14 @@ class Evaluator:
         return {id_: tuple(sorted(keys)) for id_, keys in sorted(steps.items())}
 
     # ------------------------------------------------------------ findings
+
+    def findings(
+        self, firings: Sequence[Firing], *, child: bool
+    ) -> tuple[list[Finding], list[Suppressed], list[NotEvaluated]]:
+        """Return what firings come to: findings shown, those not shown, rules not for a child."""
+        shown, population = self._population(firings, child)
+        findings, suppressed = self._most_urgent_of_family(self._merge(shown))
+        return self._with_caveats(findings, firings), suppressed, population
 
     def _population(
         self, firings: Sequence[Firing], child: bool
@@ -258,7 +268,7 @@ class Evaluator:
         fired: set[str],
     ) -> list[NotEvaluated]:
         """Return the undecided rules that came close: a criterion met, or a datum unusable."""
-        judge = self._judge_for(facts, normalized, firings)
+        judge = self.judge_for(facts, normalized, firings)
         keys = (*facts, *normalized.unusable, *(self._rule(f).finding_key for f in firings))
         close: set[int] = set()
         for key in keys:
@@ -284,7 +294,7 @@ class Evaluator:
         self, evaluation: Evaluation, normalized: Normalized, firings: Sequence[Firing]
     ) -> list[NotEvaluated]:
         """Return every rule that lacks a datum, near or far (`cds screen --all`)."""
-        judge = self._judge_for(evaluation.facts, normalized, firings)
+        judge = self.judge_for(evaluation.facts, normalized, firings)
         fired = {f.rule for f in firings}
         entries = set(evaluation.not_evaluated)
         for rule in self.program.rules:
@@ -292,7 +302,7 @@ class Evaluator:
                 entries.update(self._reasons(rule, judge))
         return sorted(entries, key=_undecided_rank)
 
-    def _judge_for(
+    def judge_for(
         self,
         facts: Mapping[str, Fact],
         normalized: Normalized,
@@ -420,7 +430,7 @@ class Evaluator:
     ) -> RuleTrace:
         """Return why the rule fired or did not. Raises: KeyError for an unknown rule."""
         rule = self.program.by_id[rule_id]
-        judge = self._judge_for(evaluation.facts, normalized, firings)
+        judge = self.judge_for(evaluation.facts, normalized, firings)
         fired = any(f.rule == rule_id for f in firings)
         when = _trace(rule.when, judge)
         unless = _trace(rule.unless, judge) if rule.unless is not None else None

@@ -27,12 +27,13 @@ import orjson
 from cds._fhir_json import LARGE, Decoded, Doubled, Part, decode, lines, parse_checked
 from cds._fhir_parts import Json, Terms
 from cds._fhir_resources import Resources
-from cds._fhir_scope import NOT_FHIR, ReadLog, Rejected, Scope
+from cds._fhir_scope import NOT_FHIR, ReadLog, Rejected, Scope, Twins
 from cds.errors import UsageError
 from cds.model import Problem, Record
 
-__all__ = ["ReadLog", "Reader", "Rejected"]
+__all__ = ["ReadLog", "Reader", "Rejected", "TwinReader"]
 
+_AnyScope = Scope | Twins
 _SUFFIXES: Final = (".json", ".ndjson", ".json.gz", ".ndjson.gz")
 
 
@@ -115,11 +116,11 @@ class Reader:
                     yield from self._file(name, loose, log)
         yield from loose.records()
 
-    def _scope(self, log: ReadLog, where: str = "", *, bundle: bool) -> Scope:
+    def _scope(self, log: ReadLog, where: str = "", *, bundle: bool) -> _AnyScope:
         validate = _invalid if self._strict else None
         return Scope(self._resources, log, where=where, bundle=bundle, validate=validate)
 
-    def _file(self, name: str, loose: Scope, log: ReadLog) -> Iterator[Record]:
+    def _file(self, name: str, loose: _AnyScope, log: ReadLog) -> Iterator[Record]:
         try:
             with open(name, "rb") as file:
                 log.files += 1
@@ -158,7 +159,9 @@ class Reader:
             rest = b"".join(head) + stream.read()
             return decode(rest, name, self._parse, by_line=True)
 
-    def _decoded(self, found: Decoded, where: str, loose: Scope, log: ReadLog) -> Iterator[Record]:
+    def _decoded(
+        self, found: Decoded, where: str, loose: _AnyScope, log: ReadLog
+    ) -> Iterator[Record]:
         for note in found.notes:
             log.problems.append(Problem("warning", "encoding", None, "", f"{where}: {note}"))
         if found.kind == "entries":
@@ -170,7 +173,7 @@ class Reader:
             else:
                 yield from self._value(part.value, part.where, loose, log)
 
-    def _value(self, value: Any, where: str, loose: Scope, log: ReadLog) -> Iterator[Record]:
+    def _value(self, value: Any, where: str, loose: _AnyScope, log: ReadLog) -> Iterator[Record]:
         """Read one value: a Bundle, a resource, or a list of these."""
         if hasattr(value, "model_dump_json"):
             # What goes over the wire: neither Decimal nor date arrive otherwise than from JSON.
@@ -194,7 +197,7 @@ class Reader:
         else:
             loose.add(value, where)
 
-    def _bundle(self, bundle: Json, where: str, log: ReadLog) -> Scope | None:
+    def _bundle(self, bundle: Json, where: str, log: ReadLog) -> _AnyScope | None:
         """Take in the entries of one Bundle; None where it has none."""
         entries = bundle.get("entry")
         if isinstance(bundle, Doubled):
@@ -222,7 +225,7 @@ class Reader:
                 scope.entry(part.value, part.where, -1)
         yield from self._finish(scope, log)
 
-    def _finish(self, scope: Scope, log: ReadLog) -> Iterator[Record]:
+    def _finish(self, scope: _AnyScope, log: ReadLog) -> Iterator[Record]:
         """Yield the Records of a Bundle, then those of the Bundles in it."""
         yield from scope.records()
         # Not by recursion: Bundles may be nested deeper than Python's stack.
@@ -233,6 +236,44 @@ class Reader:
             if inner is not None:
                 yield from inner.records()
                 waiting.extend(inner.nested)
+
+
+class TwinReader(Reader):
+    """Reads files once for two terminologies, so that each patient is had as both see it.
+
+    Args:
+        first: `terminology` and `wanted` of `Reader`.
+        second: the same of the other.
+    """
+
+    def __init__(
+        self,
+        first: tuple[Terms, Collection[str] | None],
+        second: tuple[Terms, Collection[str] | None],
+    ) -> None:
+        super().__init__(first[0], wanted=first[1])
+        self._second = Resources(*second)
+        self._second_log = ReadLog()
+
+    def read_pairs(
+        self, paths: Sequence[str | Path], log: ReadLog, second_log: ReadLog
+    ) -> Iterator[tuple[Record, Record]]:
+        """Yield the two Records of each patient in files, folders and "-", as `read_paths` does.
+
+        What cannot be read at all is added to `log`, what only the second terminology cannot use
+        to `second_log`.
+        """
+        self._second_log = second_log
+        records = self.read_paths(paths, log)
+        return zip(records, records, strict=True)  # from `Twins.records`, one after the other
+
+    def _scope(self, log: ReadLog, where: str = "", *, bundle: bool) -> Twins:
+        logs = ((self._resources, log), (self._second, self._second_log))
+        scopes = (
+            Scope(resources, own, where=where, bundle=bundle, validate=None)
+            for resources, own in logs
+        )
+        return Twins(*scopes)
 
 
 # ---------------------------------------------------------------- strictness

@@ -18,6 +18,8 @@ from typing import Literal
 
 __all__ = [
     "Caveat",
+    "Change",
+    "ChangeOp",
     "Coding",
     "Doubt",
     "Evaluation",
@@ -324,6 +326,44 @@ class NotEvaluated:
     reason: str
     needs: str
     resource: str | None = None
+
+
+ChangeOp = Literal[
+    "below", "at or below", "at or above", "above", "within", "unflagged", "with", "without"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One input changed just so far that an answer changes, found true by assessing again.
+
+    Args:
+        key: the fact that the input makes ("lab/potassium", "symptom/weakness").
+        op: "below", "at or below", "at or above" or "above": the result is that of `value`, in
+            the canonical `unit`; "within": it is as it is, but at most `value` `unit` ("d", "h")
+            old; "unflagged": the laboratory does not flag it; "with" and "without": it is
+            recorded, or is not ("with" `value` and `unit`: for longer than that).
+        outcome: a rule or finding "stops" or "fires", or the finding has another "tier".
+        tier: of what is then found in the family of the finding; None for nothing.
+        finding: the finding, also that of the rule.
+        rule: whose answer it is, or "" where it is that of the finding.
+        value, unit: see `op`.
+        resource: what is changed; None where several are, or where one is added.
+        value_sent, unit_sent: the nearest number that will do as the resource would have it, in
+            a UCUM unit; None where it is `value` itself or just beside it.
+    """
+
+    key: str
+    op: ChangeOp
+    outcome: Literal["stops", "fires", "tier"]
+    tier: Tier | None
+    finding: str
+    rule: str = ""
+    value: Decimal | None = None
+    unit: str | None = None
+    resource: str | None = None
+    value_sent: Decimal | None = None
+    unit_sent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

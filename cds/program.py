@@ -36,6 +36,7 @@ from cds.rulefile import (
     SymptomCriterion,
 )
 from cds.terminology import Analyte, Terminology, seconds_of
+from cds.yamlmodel import nearest
 
 __all__ = [
     "FOREVER",
@@ -50,6 +51,7 @@ __all__ = [
     "Program",
     "Test",
     "compile_program",
+    "compile_rule",
     "grid_code",
     "leaves",
 ]
@@ -186,6 +188,11 @@ class _Compiler:
         self.terminology = terminology
         self.needs: dict[str, Need] = {}
 
+    def rule(self, rule: Rule, group: str) -> CompiledRule:
+        when = self.tree(rule.when)
+        unless = AnyOf(tuple(self.node(c) for c in rule.unless)) if rule.unless else None
+        return CompiledRule(rule, group, f"finding/{rule.finding_id}", 0, when, unless)
+
     def tree(self, criteria: Sequence[Any]) -> Node:
         if not criteria:
             return AnyOf(())  # nothing to hold: never fires (a rule that stands in for others)
@@ -299,10 +306,7 @@ class _Compiler:
 
 
 def _unknown(what: str, name: str, names: Mapping[str, Any]) -> str:
-    import difflib  # only an error needs it
-
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"unknown {what} '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    return f"unknown {what} '{name}'{nearest(name, names)}"
 
 
 def _required_bound(c: Bound) -> tuple[str, Decimal]:
@@ -327,6 +331,17 @@ def _side(side: str, age: Sequence[Test], *tests: Test) -> list[Test]:
 
 def _leaf(c: Shape, key: str, tests: Sequence[Test]) -> Leaf:
     return Leaf(c, key, (Atom(key, tuple(tests)),))
+
+
+def compile_rule(
+    rule: Rule, group: str, terminology: Terminology
+) -> tuple[CompiledRule, tuple[Need, ...]]:
+    """Compile one rule by itself, in stratum 0; also return which of its facts take computing.
+
+    Raises: ValueError that says what is wrong with a criterion.
+    """
+    compiler = _Compiler(terminology)
+    return compiler.rule(rule, group), tuple(compiler.needs.values())
 
 
 def compile_program(files: Sequence[Ruleset], terminology: Terminology) -> Program:
@@ -358,16 +373,9 @@ def compile_program(files: Sequence[Ruleset], terminology: Terminology) -> Progr
                 fail("needs 'card' (or 'step: true' if nobody is shown it)")
                 continue
             try:
-                when = compiler.tree(rule.when)
-                unless = (
-                    AnyOf(tuple(compiler.node(c) for c in rule.unless)) if rule.unless else None
-                )
+                compiled.append(compiler.rule(rule, file.group))
             except ValueError as error:
                 fail(str(error))
-                continue
-            compiled.append(
-                CompiledRule(rule, file.group, f"finding/{rule.finding_id}", 0, when, unless)
-            )
     asserted = {r.finding_key for r in compiled}
     for r in compiled:
         for leaf in (*leaves(r.when), *leaves(r.unless)):

@@ -24,7 +24,7 @@ from cds.rulefile import (
 )
 from cds.terminology import Terminology
 
-__all__ = ["Rechecks"]
+__all__ = ["Rechecks", "measured"]
 
 
 class Rechecks:
@@ -72,12 +72,18 @@ class Rechecks:
     def companion(self, rule: Rule, text: RecheckText) -> Rule:
         """Make the companion that is shown: milder, and only where the rule does not hold."""
         card = rule.card
-        title = rule.title
+        words = {"{title}": rule.title, "{fresh}": _span(self.fresh(rule))}
+
+        def filled(template: str) -> str:
+            for name, word in words.items():
+                template = template.replace(name, word)
+            return template
+
         return rule.model_copy(
             update={
                 "id": f"{rule.id}-recheck",
                 "finding": f"{rule.finding}-recheck" if rule.finding else None,
-                "title": text.title.replace("{title}", title),
+                "title": filled(text.title),
                 "tier": "soon" if rule.tier_value >= Tier.urgent else "routine",
                 "recheck": False,
                 "recheck_of": rule.id,
@@ -86,8 +92,8 @@ class Rechecks:
                 "unless": (*rule.unless, FindingCriterion(finding=rule.finding_id)),
                 "evidence": (*text.evidence, *rule.evidence),
                 "card": CardText(
-                    summary=text.summary.replace("{title}", title),
-                    detail=text.detail.replace("{title}", title),
+                    summary=filled(text.summary),
+                    detail=filled(text.detail),
                     patient=text.patient,
                     patient_summary=text.patient_summary,
                     suggestions=text.suggestions or (card.suggestions if card else ()),
@@ -113,7 +119,7 @@ class Rechecks:
             return c.model_copy(update={"any": tuple(self.wide(p) for p in c.any)})
         if isinstance(c, AllCriterion):
             return c.model_copy(update={"all": tuple(self.wide(p) for p in c.all)})
-        concept = _measured(c)
+        concept = measured(c)
         if concept and not c.within and concept in self.terminology.analytes:
             context = self.terminology.analytes[concept].context
             return c.model_copy(update={"within": _days(context)})
@@ -127,20 +133,38 @@ class Rechecks:
             return AnyCriterion(any=(c, old))
         return c
 
+    def fresh(self, rule: Rule) -> int:
+        """Return the shortest `fresh`, in seconds, of the results that a rule rests on.
+
+        One of them is older than that where its companion holds.
+        """
+        names: set[str] = set()
+        waiting, seen = [rule], {rule.id}
+        while waiting:
+            for c in _flat(waiting.pop().when):
+                name = measured(c)
+                if name and not c.within and name in self.terminology.analytes:
+                    names.add(name)
+                if isinstance(c, FindingCriterion):
+                    new = [r for r in self.makers.get(c.finding, ()) if r.id not in seen]
+                    seen |= {r.id for r in new}
+                    waiting += new
+        return min((self.terminology.analytes[name].fresh for name in names), default=0)
+
     def ages(self, finding: str, above: frozenset[str]) -> bool:
         """Whether a finding rests on results, directly or through other findings."""
         if finding in above:
             return False
         return any(
-            bool(_measured(c))
+            bool(measured(c))
             or (isinstance(c, FindingCriterion) and self.ages(c.finding, above | {finding}))
             for rule in self.makers.get(finding, ())
             for c in _flat(rule.when)
         )
 
 
-def _measured(c: Any) -> str | None:
-    """The analyte whose results a criterion tests, or None."""
+def measured(c: Any) -> str | None:
+    """Return the analyte whose results a criterion tests, or None."""
     if isinstance(c, LabCriterion):
         return c.lab
     if isinstance(c, RiseCriterion):
@@ -157,6 +181,13 @@ def _flat(criteria: Sequence[Any]) -> Iterator[Any]:
             yield from _flat(c.all)
         else:
             yield c
+
+
+def _span(seconds: int) -> str:
+    """Write seconds in words ("7 days")."""
+    hours = seconds // 3600
+    count, unit = (hours, "hour") if hours % 24 else (hours // 24, "day")
+    return f"{count} {unit}" + ("" if count == 1 else "s")
 
 
 def _days(seconds: int) -> str:

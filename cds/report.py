@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from cds.model import Evaluation, NotEvaluated, Problem
     from cds.rules import Rulesets
     from cds.screening import Assessment, Audience
+    from cds.site import Site
 
 __all__ = [
     "Page",
-    "catalog_html",
     "catalog_markdown",
     "visible",
     "write_assessment",
     "write_catalog",
     "write_coverage",
     "write_explanation",
+    "write_not_run",
 ]
 
 _STATES: Final = {"yes": "green", "no": "", "unknown": "yellow"}
@@ -172,6 +173,9 @@ def write_assessment(
         head += f": {tier.name.upper() if tier is not None else 'no finding'}"
     page.line(head, style="bold")
     page.line()
+    if rulesets.site is not None and rulesets.site.notice:
+        page.line("Not all rules were run here, so what follows is not complete.", style="yellow")
+        page.line()
     texts = rulesets.texts
     disclaimer = texts.disclaimer if clinician else texts.patient_disclaimer
     for card in cards:
@@ -280,11 +284,39 @@ def write_explanation(page: Page, explanation: Mapping[str, Any]) -> None:
     if explanation["unless"]:
         page.heading("Unless (what is unknown does not block)")
         _write_trace(page, explanation["unless"], 2)
+    if "counterfactuals" in explanation:
+        _write_changes(page, explanation)
     page.heading("Evidence")
     for e in rule["evidence"]:
         page.line(_citation(e), indent=2, label="- ")
     if rule["covers"]:
         page.line(", ".join(rule["covers"]), indent=2, label="Covers ")
+
+
+def write_not_run(page: Page, rule: Mapping[str, Any]) -> None:
+    """Write why a site does not run a rule, from its entry of the `catalog`."""
+    page.line(f"{rule['id']}: {rule['title']}", style="bold")
+    page.line(_rule_head(rule))
+    page.line()
+    page.line(rule["not_run"], label="NOT RUN: ", style="bold")
+
+
+def _write_changes(page: Page, explanation: Mapping[str, Any]) -> None:
+    """Write what would change the answer, or how far the rule is from firing."""
+    changes = explanation["counterfactuals"]
+    if explanation["rule"]["stands_in_from"] and not changes:
+        return  # its answer is that of other rules
+    page.heading("What would change this")
+    for change in changes:
+        where = f" [{change['resource']}]" if change["resource"] else ""
+        page.line(f"{change['text']}{where}", indent=2, label="- ")
+    if not changes:
+        text = "No single change that was tried makes it "
+        text += "stop" if explanation["fired"] else "fire"
+        count = explanation["open_criteria"]
+        if count:
+            text += f"; {count} criteri{'on is' if count == 1 else 'a are'} open"
+        page.line(f"{text}.", indent=2)
 
 
 def _write_trace(page: Page, node: Mapping[str, Any], indent: int) -> None:
@@ -367,6 +399,8 @@ def _rows(rule: Mapping[str, Any]) -> _Rows:
     """Return what people read of a rule: labels, each with lines and their depth."""
     card = rule["card"] or {}
     rows: _Rows = [
+        ("NOT RUN", _one(rule.get("not_run"))),
+        ("Changed here", [(0, text) for text in rule.get("site_changes", ())]),
         ("When", list(_depths(rule["when"]))),
         ("Unless", list(_depths(rule["unless"]))),
         ("Instead of adult findings", _one(rule["stands_in_from"], "of tier {} or higher")),
@@ -397,11 +431,29 @@ def _depths(words: Iterable[Any], depth: int = 0) -> Iterator[tuple[int, str]]:
             yield from _depths(parts, depth + 1)
 
 
-_BRIEF: Final = ("When", "Unless", "Instead of adult findings", "Warning on", "Evidence", "Covers")
+_BRIEF: Final = (
+    "NOT RUN",
+    "Changed here",
+    "When",
+    "Unless",
+    "Instead of adult findings",
+    "Warning on",
+    "Evidence",
+    "Covers",
+)
 
 
-def write_catalog(page: Page, rules: Sequence[Mapping[str, Any]]) -> None:
+def write_catalog(page: Page, rules: Sequence[Mapping[str, Any]], site: Site | None = None) -> None:
     """Write the `catalog` for a terminal, without the texts of the cards."""
+    if site is not None:
+        page.line(
+            f"{site.title} (site {site.id} {site.version}): rules changed: {len(site.changes)}; "
+            f"rules not run: {len(site.not_run)}",
+            style="bold",
+        )
+        if site.notice:
+            page.line(site.notice, label="Note: ")
+        page.line()
     for rule in rules:
         page.line(rule["id"], style="bold")
         page.line(f"{rule['title']} ({_rule_head(rule)})", indent=2)
@@ -418,7 +470,9 @@ def _count(rules: Sequence[Mapping[str, Any]]) -> str:
     states: dict[str, int] = {}
     for rule in rules:
         states[rule["review"]] = states.get(rule["review"], 0) + 1
-    return f"{len(rules)} rules: " + ", ".join(f"{n} {s}" for s, n in sorted(states.items()))
+    text = f"{len(rules)} rules: " + ", ".join(f"{n} {s}" for s, n in sorted(states.items()))
+    not_run = sum(bool(rule.get("not_run")) for rule in rules)
+    return f"{text}; {not_run} of them not run at this site" if not_run else text
 
 
 def catalog_markdown(rules: Sequence[Mapping[str, Any]]) -> str:
@@ -435,55 +489,6 @@ def catalog_markdown(rules: Sequence[Mapping[str, Any]]) -> str:
                 lines += [f"{'  ' * (depth + 1)}- {escape(text)}" for depth, text in entries]
         lines.append("")
     return "\n".join(lines)
-
-
-_PAGE: Final = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Rules</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-h2 {{ border-top: 1px solid #999; padding-top: 1rem; }}
-dt {{ font-weight: bold; margin-top: .5rem; }}
-dd {{ margin-left: 1.5rem; overflow-wrap: anywhere; }}
-dd.in1 {{ margin-left: 3rem; }}
-dd.in2 {{ margin-left: 4.5rem; }}
-</style>
-</head>
-<body>
-<h1>Rules</h1>
-<p>{count}</p>
-<ul>
-{contents}
-</ul>
-{rules}
-</body>
-</html>
-"""
-
-
-def catalog_html(rules: Sequence[Mapping[str, Any]]) -> str:
-    """Return the `catalog` as one HTML page that needs nothing else, with the card texts."""
-    contents, sections = [], []
-    for rule in rules:
-        id_, title = html.escape(rule["id"]), html.escape(rule["title"])
-        contents.append(f'<li><a href="#{id_}">{id_}</a>: {title}, {rule["tier"]}</li>')
-        rows = []
-        for label, lines in _rows(rule):
-            rows.append(f"<dt>{label}</dt>")
-            for depth, text in lines:
-                deep = f' class="in{min(depth, 2)}"' if depth else ""
-                rows.append(f"<dd{deep}>{html.escape(text)}</dd>")
-        sections.append(
-            f'<section id="{id_}">\n<h2>{id_}</h2>\n'
-            f"<p><strong>{title}</strong> ({html.escape(_rule_head(rule))})</p>\n"
-            "<dl>\n" + "\n".join(rows) + "\n</dl>\n</section>"
-        )
-    return _PAGE.format(
-        count=html.escape(_count(rules)), contents="\n".join(contents), rules="\n".join(sections)
-    )
 
 
 def write_coverage(page: Page, found: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from cds.model import Tier
+from cds.yamlmodel import DURATION, ID, VERSION
 
 __all__ = [
     "KINDS",
@@ -59,8 +60,8 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
-Duration = Annotated[str, Field(pattern=r"^P(\d+W|(\d+D)?(T\d+H)?)$")]
+Id = Annotated[str, Field(pattern=ID)]
+Duration = Annotated[str, Field(pattern=DURATION)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -327,7 +328,10 @@ class Rule(Shape):
 
 
 class RecheckText(Shape):
-    """Wording of the companion rules made by `recheck`; `{title}` is the rule's title."""
+    """Wording of the companion rules made by `recheck`.
+
+    `{title}` is the rule's title, `{fresh}` how old a result may be for the rule itself ("7 days").
+    """
 
     title: Text
     summary: Text
@@ -343,7 +347,7 @@ class RuleFile(Shape):
 
     group: Id
     title: Text
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    version: Annotated[str, Field(pattern=VERSION)]
     recheck: RecheckText | None = None
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
 

@@ -10,49 +10,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from cds.errors import RuleError, RuleErrors, TerminologyError
+from cds.errors import RuleError, RuleErrors, UsageError
 from cds.program import Program, compile_program
 from cds.rechecks import Rechecks
-from cds.rulefile import KINDS, CardTexts, RuleFile, Ruleset, Shape
-from cds.shipped import shipped
-from cds.terminology import Terminology, load_terminology
-from cds.yamlfile import Lines, load_yaml
+from cds.rulefile import CardTexts, RuleFile, Ruleset
+from cds.shipped import installed, shipped
+from cds.terminology import Terminology, load_terminology, stands_alone
+from cds.yamlmodel import load_model
 
-__all__ = ["Rulesets", "load_rulesets"]
+if TYPE_CHECKING:
+    from cds.site import Site
 
-M = TypeVar("M", bound=Shape)
+__all__ = ["Rulesets", "load_rulesets", "shared_folders"]
 
 
 @dataclass(frozen=True)
 class Rulesets:
-    """All loaded rule files with the terminology, card texts and program they share."""
+    """All loaded rule files with the terminology, card texts and program they share.
+
+    `site` says which institution's profile changed them, and how; None for none.
+    """
 
     files: tuple[Ruleset, ...]
     terminology: Terminology
     texts: CardTexts
     program: Program
+    site: Site | None = None
 
     @cached_property
     def digest(self) -> str:
         """One digest over all files ("sha256:...")."""
         return _digest(f.digest.encode() for f in self.files)
 
+    def at_site(self, profile: str | Path) -> Rulesets:
+        """Return these rules as an institution wants them; `profile` is its file.
 
-def load_rulesets(*folders: str | Path) -> Rulesets:
-    """Load the rule files of these folders; without argument the shipped ones.
+        Raises: RuleErrors (every fault of the profile, with its line), UsageError where a site
+        has changed these rules already.
+        """
+        from cds.site import apply_site  # only who has a profile pays for it
+
+        if self.site is not None:
+            raise UsageError(f"site '{self.site.id}' has changed these rules already")
+        files, program, terminology, site = apply_site(
+            Path(profile), self.files, self.program, self.terminology
+        )
+        return Rulesets(tuple(files), terminology, self.texts, program, site)
+
+
+def load_rulesets(*folders: str | Path, site: str | Path | None = None) -> Rulesets:
+    """Load the rule files of these folders; without argument the shipped ones and installed ones.
 
     Each folder holds `<group>/rules.yaml`; `analytes.yaml`, `valuesets/` and `cards.yaml`
-    are optional and add to the shipped ones.
+    are optional and add to the shipped ones. Installed are the folders that other packages bring
+    (`cds.shipped.installed`). `site` is the profile of an institution, see `Rulesets.at_site`.
 
     Raises: RuleErrors (every fault, with file and line), TerminologyError.
     """
     home = shipped("rulesets")
-    roots = [Path(f) for f in folders] or [home]
-    shared = [home, *(r for r in roots if r.resolve() != home.resolve())]
+    roots = [Path(f) for f in folders] or [home, *installed()]
+    shared = shared_folders(roots)
     terminology = load_terminology(*shared)
     errors: list[RuleError] = []
     texts = _load_texts(shared, errors)
@@ -69,7 +88,19 @@ def load_rulesets(*folders: str | Path) -> Rulesets:
     if errors or texts is None:
         raise RuleErrors(errors)
     files = Rechecks(files, terminology).add(files)
-    return Rulesets(tuple(files), terminology, texts, compile_program(files, terminology))
+    loaded = Rulesets(tuple(files), terminology, texts, compile_program(files, terminology))
+    return loaded if site is None else loaded.at_site(site)
+
+
+def shared_folders(roots: Sequence[Path]) -> list[Path]:
+    """Return the folders whose analytes, value sets and card texts these folders of rules share.
+
+    The shipped one comes first, unless one of `roots` stands alone: a copy of the shipped
+    folder, perhaps of another version, is never mixed with it.
+    """
+    home = shipped("rulesets")
+    others = [r for r in roots if r.resolve() != home.resolve()]
+    return others if any(stands_alone(r) for r in others) else [home, *others]
 
 
 def _shared_files(root: Path) -> list[Path]:
@@ -82,8 +113,7 @@ def _shared_files(root: Path) -> list[Path]:
 def _load_texts(roots: Sequence[Path], errors: list[RuleError]) -> CardTexts | None:
     merged: CardTexts | None = None
     for path in (p for root in roots if (p := root / "cards.yaml").is_file()):
-        data, lines = _yaml(path, errors)
-        texts = _validate(CardTexts, data, lines, path, errors)
+        texts, _ = load_model(CardTexts, path, errors)
         if texts is not None:
             merged = (
                 texts
@@ -100,8 +130,7 @@ def _load_texts(roots: Sequence[Path], errors: list[RuleError]) -> CardTexts | N
 def _load_file(
     path: Path, shared: Sequence[bytes], terminology: Terminology, errors: list[RuleError]
 ) -> Ruleset | None:
-    data, lines = _yaml(path, errors)
-    file = _validate(RuleFile, data, lines, path, errors)
+    file, lines = load_model(RuleFile, path, errors)
     if file is None:
         return None
     line_of: dict[str, int] = {}
@@ -118,37 +147,6 @@ def _load_file(
     return Ruleset(
         file.group, file.title, file.version, digest, str(path), file.rules, line_of, file.recheck
     )
-
-
-def _yaml(path: Path, errors: list[RuleError]) -> tuple[Any, Lines | None]:
-    try:
-        return load_yaml(path)
-    except (RuleError, TerminologyError) as error:
-        errors.append(error if isinstance(error, RuleError) else RuleError(str(error)))
-    except OSError as error:
-        errors.append(RuleError(f"cannot be read: {error.strerror}", path=str(path)))
-    return None, None
-
-
-def _validate(
-    model: type[M], data: Any, lines: Lines | None, path: Path, errors: list[RuleError]
-) -> M | None:
-    if lines is None:
-        return None
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        for fault in error.errors(include_url=False, include_context=False):
-            loc = tuple(p for p in fault["loc"] if not (isinstance(p, str) and p in KINDS))
-            errors.append(RuleError(_fault_text(model, fault), path=str(path), line=lines.of(loc)))
-        return None
-
-
-def _fault_text(model: type[Shape], fault: Any) -> str:
-    where = ".".join(str(p) for p in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _digest(parts: Any) -> str:

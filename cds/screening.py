@@ -6,22 +6,26 @@ one patient through read, normalize, chain, evaluate and render.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cds.cards import because, render
 from cds.engine import make_engine
 from cds.errors import FhirInputError, UsageError
-from cds.evaluate import Evaluator, RuleTrace
+from cds.evaluate import Evaluator, LeafTrace, RuleTrace
 from cds.facts import Normalizer, iso
 from cds.fhir import Reader, ReadLog
-from cds.model import Evaluation, Finding, Firing, NotEvaluated, Problem, Record, Tier
+from cds.model import Change, Evaluation, Finding, Firing, NotEvaluated, Problem, Record, Tier
+from cds.program import Leaf
 from cds.results import Normalized
 from cds.rules import Rulesets
+
+if TYPE_CHECKING:
+    from cds.counterfactual import Counterfactuals
 
 __all__ = ["Assessment", "Audience", "Screener", "instant"]
 
@@ -60,9 +64,10 @@ class Assessment:
         evaluation: Evaluation,
         normalized: Normalized,
         firings: Sequence[Firing],
+        record: Record,
     ) -> None:
         self._screener, self._normalized, self._firings = screener, normalized, firings
-        self.evaluation = evaluation
+        self._record, self.evaluation = record, evaluation
 
     def add_problems(self, problems: Sequence[Problem]) -> None:
         """Add problems of the input that belong to no patient."""
@@ -89,6 +94,26 @@ class Assessment:
         """The findings shown, most urgent first."""
         return self.evaluation.findings
 
+    @property
+    def record(self) -> Record:
+        """What was read of the patient."""
+        return self._record
+
+    @property
+    def normalized(self) -> Normalized:
+        """The facts that were made of it, and what could not be used."""
+        return self._normalized
+
+    @property
+    def firings(self) -> Sequence[Firing]:
+        """What the engine found: each rule that holds, and why."""
+        return self._firings
+
+    @cached_property
+    def fired(self) -> frozenset[str]:
+        """The rules that hold, shown or not: also steps, caveats and superseded bands."""
+        return frozenset(firing.rule for firing in self._firings)
+
     @cached_property
     def undecided(self) -> Sequence[NotEvaluated]:
         """Every rule that lacks a datum, also those that came nowhere near."""
@@ -105,15 +130,44 @@ class Assessment:
             self._screener.rulesets,
             audience=audience,
             hook_instance=hook_instance,
+            changes=self._changes if audience == "clinician" else {},
+        )
+
+    def judge(self) -> Callable[[Leaf], LeafTrace]:
+        """Return the function that judges any criterion of the rules for this patient."""
+        return self._screener.evaluator.judge_for(
+            self.evaluation.facts, self._normalized, self._firings
         )
 
     def explain(self, rule_id: str) -> RuleTrace:
         """Return why the rule fired or did not. Raises: UsageError for an unknown rule."""
+        site = self._screener.rulesets.site
+        if site is not None and rule_id in site.not_run:
+            raise UsageError(f"rule '{rule_id}' is not run: {site.not_run[rule_id].reason}")
         if rule_id not in self._screener.rulesets.program.by_id:
             raise UsageError(f"no rule '{rule_id}'; 'cds rules' lists them")
         return self._screener.evaluator.trace(
             rule_id, self.evaluation, self._normalized, self._firings
         )
+
+    def changes(self, rule_id: str) -> tuple[Change, ...]:
+        """Return the smallest changes of one input that would change what a rule says.
+
+        Each was found true by assessing again: what makes it stop, or fire, and what gives its
+        finding another tier. Empty where no single change does.
+
+        Raises: UsageError for an unknown rule.
+        """
+        self.explain(rule_id)
+        return self._screener.counterfactuals.of_rule(rule_id, self._record, self.evaluation)
+
+    @cached_property
+    def _changes(self) -> Mapping[str, tuple[Change, ...]]:
+        """For each finding, which values would give it another tier."""
+        return {
+            f.id: self._screener.counterfactuals.of_finding(f, self._record, self.evaluation)
+            for f in self.findings
+        }
 
     def to_dict(
         self, *, audience: Audience = "clinician", everything: bool = False
@@ -128,6 +182,7 @@ class Assessment:
                 {"id": f.group, "version": f.version, "digest": f.digest}
                 for f in self._screener.rulesets.files
             ],
+            **self._site(),
             "tier": e.tier.name if e.tier is not None else None,
             "findings": [self._finding(f) for f in e.findings],
             "steps": [{"id": id_, "because": because(e, keys)} for id_, keys in e.steps.items()],
@@ -148,6 +203,12 @@ class Assessment:
                 for p in e.problems
             ],
         }
+
+    def _site(self) -> dict[str, Any]:
+        site = self._screener.rulesets.site
+        if site is None:
+            return {}
+        return {"site": {"id": site.id, "version": site.version, "digest": site.digest}}
 
     def _finding(self, finding: Finding) -> dict[str, Any]:
         result: dict[str, Any] = {
@@ -190,6 +251,13 @@ class Screener:
         self.normalizer = Normalizer(rulesets.program, rulesets.terminology)
         self.evaluator = Evaluator(rulesets.program, rulesets.terminology)
         self.reader = Reader(rulesets.terminology, wanted=self.normalizer.wanted, strict=strict)
+
+    @cached_property
+    def counterfactuals(self) -> Counterfactuals:
+        """Finds what would change an answer; made when the first patient has a finding."""
+        from cds.counterfactual import Counterfactuals
+
+        return Counterfactuals(self.rulesets)
 
     def screen(self, source: Any, as_of: str | datetime) -> Assessment:
         """Assess the one patient in `source`: bytes, dict, path, resources or their objects.
@@ -243,4 +311,9 @@ class Screener:
         normalized = self.normalizer.normalize(record, as_of)
         firings = self.engine.run(normalized.facts)
         evaluation = self.evaluator.evaluate(record, normalized, firings, as_of)
-        return Assessment(self, evaluation, normalized, firings)
+        site = self.rulesets.site
+        if site is not None and site.notice:
+            # Nobody is to take the silence of rules that were not run for "nothing found".
+            said = Problem("warning", "rules-not-run", None, f"site {site.id}", site.notice)
+            evaluation = replace(evaluation, problems=(said, *evaluation.problems))
+        return Assessment(self, evaluation, normalized, firings, record)

@@ -9,8 +9,8 @@ systems. Nothing here looks at a patient.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -20,9 +20,10 @@ from typing import Annotated, Any, Final, Literal
 import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
-from cds.errors import RuleError, TerminologyError, UnitError
+from cds.errors import RuleError, RuleErrors, TerminologyError, UnitError
 from cds.units import convert, unit_of
 from cds.yamlfile import Lines, load_yaml
+from cds.yamlmodel import ID, faults, nearest
 
 __all__ = [
     "SYSTEMS",
@@ -41,6 +42,7 @@ __all__ = [
     "canonical_system",
     "load_terminology",
     "seconds_of",
+    "stands_alone",
 ]
 
 # ------------------------------------------------------------------------- code systems
@@ -148,7 +150,7 @@ def _unit(text: str) -> str:
 
 
 _Text = Annotated[str, Field(min_length=1)]
-_Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
+_Id = Annotated[str, Field(pattern=ID)]
 _Seconds = Annotated[int, PlainValidator(_seconds)]
 _Unit = Annotated[str, AfterValidator(_unit)]
 _System = Annotated[str, AfterValidator(_system)]
@@ -531,10 +533,86 @@ class Terminology:
         """
         return self._answers.get((question_system, question_code, answer_system, answer_code), ())
 
+    def answer_saying(self, concept: str, *, present: bool) -> tuple[_Key, _Key] | None:
+        """The first question with an answer that says this of a concept, each (system, code)."""
+        for (*asked, system, code), said in self._answers.items():
+            if (concept, present) in said:
+                return (asked[0], asked[1]), (system, code)
+        return None
+
     @property
     def note_words(self) -> tuple[str, ...]:
         """Words of a note that make a specimen doubtful."""
         return self.hemolysis.words
+
+    def included(self, concept: str) -> set[str]:
+        """The ids of every value set that a set includes, at any depth."""
+        return _included(concept, self.value_sets)
+
+    def with_value_sets(
+        self, changed: Iterable[ValueSet], silent: Collection[tuple[str, CodeEntry]] = ()
+    ) -> Terminology:
+        """The same with these sets in place of those of their ids.
+
+        A code of `silent`, a pair of set and code, makes that set present but never absent.
+        """
+        value_sets = {**self.value_sets, **{v.id: v for v in changed}}
+        return replace(self, value_sets=value_sets, **_by_code(value_sets, silent))
+
+
+def _included(name: str, value_sets: Mapping[str, ValueSet]) -> set[str]:
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        found = value_sets.get(waiting.pop())
+        new = set(found.includes) - reached if found else set()
+        reached |= new
+        waiting += new
+    return reached
+
+
+def _widening(value_sets: Mapping[str, ValueSet]) -> Callable[[Iterable[str]], tuple[str, ...]]:
+    """Return what adds to some sets those that include one of them."""
+    above: dict[str, list[str]] = {name: [] for name in value_sets}
+    for name in value_sets:
+        for inner in _included(name, value_sets):
+            above[inner].append(name)
+
+    def widen(names: Iterable[str]) -> tuple[str, ...]:
+        own = list(names)
+        return tuple(dict.fromkeys([*own, *sorted(a for name in own for a in above[name])]))
+
+    return widen
+
+
+def _by_code(
+    value_sets: Mapping[str, ValueSet], silent: Collection[tuple[str, CodeEntry]] = ()
+) -> dict[str, Any]:
+    """Return the look-ups from a code to its sets that a `Terminology` has."""
+    widen = _widening(value_sets)
+    listed: dict[_Key, list[str]] = {}
+    own: dict[_Key, list[str]] = {}
+    categories: dict[str, list[str]] = {}
+    for name, value_set in value_sets.items():
+        for entry in value_set.codes:
+            key = (SYSTEMS[entry.system], entry.code)
+            listed.setdefault(key, []).append(name)
+            if (name, entry) not in silent:
+                own.setdefault(key, []).append(name)
+            if entry.match == "prefix":
+                categories.setdefault(entry.code, []).append(name)
+
+    def with_categories(key: _Key) -> Iterator[str]:
+        yield from listed.get(key, ())
+        if key[0] == _ICD:
+            for end in range(len(key[1]), 2, -1):
+                yield from categories.get(key[1][:end], ())
+
+    return {
+        "_concepts": {key: widen(with_categories(key)) for key in listed},
+        "_categories": {code: widen(with_categories((_ICD, code))) for code in categories},
+        "_own": {key: tuple(names) for key, names in own.items()},
+    }
 
 
 # ------------------------------------------------------------------------- loading
@@ -559,12 +637,21 @@ def load_terminology(*dirs: Path) -> Terminology:
     if not loader.faults:
         loader.check(", ".join(str(folder) for folder in dirs))
     if loader.faults:
-        texts = (
-            f"{path}:{line}: {text}" if line else f"{path}: {text}"
-            for path, line, text in sorted(set(loader.faults))
-        )
-        raise TerminologyError("\n".join(texts))
+        raise TerminologyError("\n".join(dict.fromkeys(map(str, RuleErrors(loader.faults).errors))))
     return loader.build()
+
+
+def stands_alone(folder: Path) -> bool:
+    """Whether a folder has a block that may stand only once, so that it cannot add to another.
+
+    It is then a folder like the shipped one, perhaps of another version. Only looked for, not
+    read: what is wrong in its files is for `load_terminology` to say.
+    """
+    path = folder / "analytes.yaml"
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return re.search(rf"^({'|'.join(_BLOCKS)}):", text, re.MULTILINE) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,23 +674,11 @@ def _adapter(shape: Any) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(shape)
 
 
-def _wording(kind: str, loc: tuple[str | int, ...], message: str) -> str:
-    """What a fault that pydantic found is called in a message."""
-    name = loc[-1] if loc else "the file"
-    if kind == "unexpected_keyword_argument":
-        return f"unknown key '{name}'"
-    if kind == "missing":
-        return f"key '{name}' is missing"
-    if kind == "string_type":
-        return f"'{name}' must be text; put a number or a word such as true in quotes"
-    return f"'{name}': {message.removeprefix('Value error, ')}"
-
-
 class _Loader:
     """Reads all files, checks what concerns several items, builds; collects faults."""
 
     def __init__(self) -> None:
-        self.faults: list[tuple[str, int, str]] = []
+        self.faults: list[RuleError] = []
         self.analytes: dict[str, tuple[Analyte, _Place]] = {}
         self.value_sets: dict[str, tuple[ValueSet, _Place]] = {}
         self.questions: list[tuple[Question, _Place]] = []
@@ -611,7 +686,7 @@ class _Loader:
         self.blocks: dict[str, tuple[Any, _Place]] = {}
 
     def fault(self, place: _Place, text: str) -> None:
-        self.faults.append((place.path, place.lines.of(place.loc), text))
+        self.faults.append(RuleError(text, path=place.path, line=place.lines.of(place.loc)))
 
     # -- read
 
@@ -638,14 +713,15 @@ class _Loader:
         try:
             data, lines = load_yaml(path)
         except RuleError as error:
-            self.faults.append((error.path, error.line or 0, error.message))
+            self.faults.append(error)
             return
         try:
             yield _adapter(shape).validate_python(data), _Place(str(path), lines)
         except pydantic.ValidationError as error:
-            for fault in error.errors(include_url=False):
-                text = _wording(fault["type"], fault["loc"], fault["msg"])
-                self.fault(_Place(str(path), lines, fault["loc"]), text)
+            for fault in faults(shape, error):
+                name = fault.at[-1] if fault.at else "the file"
+                text = fault.text if fault.names_key else f"'{name}': {fault.text}"
+                self.fault(_Place(str(path), lines, fault.at), text)
 
     def add(self, known: dict[str, Any], name: str, item: object, place: _Place) -> None:
         if name in known:
@@ -657,7 +733,8 @@ class _Loader:
     def check(self, where: str) -> None:
         for name in _BLOCKS:
             if name not in self.blocks:
-                self.faults.append((where, 0, f"no analytes.yaml has the block '{name}'"))
+                text = f"no analytes.yaml has the block '{name}'"
+                self.faults.append(RuleError(text, path=where))
         if self.faults:
             return
         measured: dict[Any, tuple[str, _Place]] = {}
@@ -667,11 +744,12 @@ class _Loader:
             if not analyte.codes and name not in computed:
                 self.fault(place, f"analyte '{name}' has no codes and is not computed")
         answered = {answer.concept for question, _ in self.questions for answer in question.when}
+        sets = {name: value_set for name, (value_set, _) in self.value_sets.items()}
         for name, (value_set, place) in self.value_sets.items():
             self.check_codes(dict(measured), name, value_set.codes, place)
             for number, inner in enumerate(value_set.includes):
                 self.known(inner, self.value_sets, "value set", place / "includes" / number)
-            if name in self.included(name):
+            if name in _included(name, sets):
                 self.fault(place / "includes", f"value set '{name}' includes itself")
             if not value_set.codes and not value_set.includes and name not in answered:
                 self.fault(place, f"value set '{name}' is empty: give it codes or leave it out")
@@ -704,47 +782,13 @@ class _Loader:
 
     def known(self, name: str, names: Mapping[str, Any], what: str, place: _Place) -> None:
         if name not in names:
-            self.fault(place, f"there is no {what} '{name}'")
-
-    def included(self, name: str) -> set[str]:
-        """Every set that `name` includes, at any depth."""
-        reached: set[str] = set()
-        waiting = [name]
-        while waiting:
-            found = self.value_sets.get(waiting.pop())
-            new = set(found[0].includes) - reached if found else set()
-            reached |= new
-            waiting += new
-        return reached
+            self.fault(place, f"there is no {what} '{name}'{nearest(name, names)}")
 
     # -- build
 
     def build(self) -> Terminology:
         analytes = {name: analyte for name, (analyte, _) in sorted(self.analytes.items())}
         value_sets = {name: value_set for name, (value_set, _) in sorted(self.value_sets.items())}
-        above: dict[str, list[str]] = {name: [] for name in value_sets}
-        for name in value_sets:
-            for inner in self.included(name):
-                above[inner].append(name)
-
-        def widen(names: Iterable[str]) -> tuple[str, ...]:
-            own = list(names)
-            return tuple(dict.fromkeys([*own, *sorted(a for name in own for a in above[name])]))
-
-        own: dict[_Key, list[str]] = {}
-        categories: dict[str, list[str]] = {}
-        for name, value_set in value_sets.items():
-            for entry in value_set.codes:
-                own.setdefault((SYSTEMS[entry.system], entry.code), []).append(name)
-                if entry.match == "prefix":
-                    categories.setdefault(entry.code, []).append(name)
-
-        def with_categories(key: _Key) -> Iterator[str]:
-            yield from own.get(key, ())
-            if key[0] == _ICD:
-                for end in range(len(key[1]), 2, -1):
-                    yield from categories.get(key[1][:end], ())
-
         ratios = {ratio.id: ratio for ratio in self.blocks["derived"][0]}
         return Terminology(
             analytes=analytes,
@@ -762,10 +806,8 @@ class _Loader:
                 for name, analyte in analytes.items()
                 for code in analyte.codes
             },
-            _concepts={key: widen(with_categories(key)) for key in own},
-            _categories={code: widen(with_categories((_ICD, code))) for code in categories},
-            _own={key: tuple(names) for key, names in own.items()},
-            _answers=self.answers(widen),
+            **_by_code(value_sets),
+            _answers=self.answers(_widening(value_sets)),
         )
 
     def answers(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from cds.model import Evaluation, Fact, Source
+from cds.model import Change, Evaluation, Fact, Source
 from cds.program import grid_code
 from cds.rules import Rulesets
 
@@ -46,6 +46,7 @@ _COMPARATOR: Final = re.compile(r"\s*([<>]=?)")
 _TIME: Final = re.compile(
     r"(\d{4}(?:-\d\d(?:-\d\d)?)?)(?:T(\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
+_SPANS: Final = {"d": "days", "h": "hours"}
 _UNIT: Final = str.maketrans({"{": None, "}": None, "[": None, "]": None, "_": " "})
 
 
@@ -307,12 +308,82 @@ class Wording:
             extras.append(f"laboratory range {code_span(source.laboratory_range)}")
         return f"{text} ({'; '.join(extras)})" if extras else text
 
+    # ------------------------------------------------------------ what would change an answer
+
+    def changes(self, changes: Sequence[Change]) -> str:
+        """Return what would change one finding as one sentence; "" for nothing.
+
+        "This finding: stops at potassium 3.5 mmol/L; emergency below 2.5 mmol/L." A name that
+        would stand twice in a row stands once.
+        """
+        parts = []
+        for number, change in enumerate(changes):
+            again = number > 0 and changes[number - 1].key == change.key
+            parts.append(f"{_outcome(change)} {self._cause(change, named=not again)}")
+        return f"This finding: {listed(parts, '; ')}." if parts else ""
+
+    def change(self, change: Change) -> str:
+        """Return one change and whose answer it is: "finding is urgent below potassium 3.0 mmol/L".
+
+        Where another rule takes the place of one that stops, its tier is said.
+        """
+        text = f"{_outcome(change)} {self._cause(change)}"
+        if not change.rule:
+            return f"finding {text}" if change.outcome == "stops" else f"finding is {text}"
+        if change.outcome == "stops" and change.tier is not None:
+            return f"{text} (then {change.tier.name})"
+        return text
+
+    def _cause(self, change: Change, *, named: bool = True) -> str:
+        name = self.name(change.key.split("/")[1])
+        amount = "" if change.value is None else self._amount(change)
+        match change.op:
+            case "within":
+                return f"if {name} is at most {amount} old"
+            case "unflagged":
+                return f"without the laboratory's flag on {name}"
+            case "without":
+                return f"without {name} on record"
+            case "with" if change.key.startswith("lab/"):
+                return f"with a result of {name}"
+            case "with":
+                longer = f" for more than {amount}" if amount else ""
+                return f"with {name}{longer} on record"
+        if change.resource is None:
+            return f"with a result of {name} {change.op} {amount}"
+        word = change.op if change.op in ("below", "above") else "at"
+        return f"{word} {name} {amount}" if named else f"{word} {amount}"
+
+    def _amount(self, change: Change) -> str:
+        """Return value and unit of a change, and in brackets how they would be sent."""
+        if change.unit in _SPANS:
+            return f"{change.value:f} {_SPANS[change.unit]}"
+        analyte = self.terminology.analytes.get(change.key.split("/")[1])
+        shown = _amount(change.value, change.unit, analyte.decimals if analyte else 0)
+        if change.value_sent is None:
+            return shown
+        return f"{shown} (sent as {_amount(change.value_sent, change.unit_sent, 0)})"
+
     def _within(self, key: str) -> str:
         for need in self.rulesets.program.needs:
             if need.key == key:
                 hours = need.seconds // 3600
                 return f" within {hours // 24} days" if hours >= 72 else f" within {hours} hours"
         return ""
+
+
+def _outcome(change: Change) -> str:
+    """Return what becomes of the answer: "stops", "fires", or the tier that it then has."""
+    if change.outcome == "tier" and change.tier is not None:
+        return change.tier.name
+    return change.outcome
+
+
+def _amount(value: Decimal | None, unit: str | None, decimals: int) -> str:
+    """Return an exact number, with at least so many decimals, and its unit."""
+    places = 0 if value is None else max(decimals, -int(value.as_tuple().exponent))
+    shown = "" if unit in (None, "1") else f" {unit}".translate(_UNIT)
+    return f"{value:.{places}f}{shown}"
 
 
 def when(effective: str | None) -> Words:

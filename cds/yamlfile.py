@@ -87,7 +87,7 @@ class _Reader:
 
     def __init__(self, text: str, path: str) -> None:
         self.events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
-        self.path = path
+        self.text, self.path = text, path
         self.at: dict[int, dict[Any, int]] = {}
 
     def read(self) -> tuple[object, Lines]:
@@ -105,13 +105,12 @@ class _Reader:
                 raise self.error(more, "a second document starts here; use one file for each")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else None
             message = f"not valid YAML: {error.problem or error.context}"
-            raise RuleError(message, path=self.path, line=line) from error
+            raise _at(mark, message, self.path) from error
         except RecursionError as error:
             raise RuleError("lists or mappings are nested too deeply", path=self.path) from error
         except yaml.YAMLError as error:  # a character that YAML does not allow
-            raise RuleError(f"not valid YAML: {error}", path=self.path) from error
+            raise _forbidden(self.text, self.path) from error
         return data, Lines(data, first, self.at)
 
     def node(self, event: Any) -> object:
@@ -153,11 +152,32 @@ class _Reader:
         return data
 
     def error(self, event: Any, message: str) -> RuleError:
-        return RuleError(message, path=self.path, line=_line(event))
+        return _at(event.start_mark, message, self.path)
 
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
+
+
+def _at(mark: Any, message: str, path: str) -> RuleError:
+    """The error at a mark of PyYAML, which counts lines and columns from 0."""
+    if mark is None:
+        return RuleError(message, path=path)
+    return RuleError(message, path=path, line=mark.line + 1, column=mark.column + 1)
+
+
+def _forbidden(text: str, path: str) -> RuleError:
+    """Name the first character that no YAML text may hold (YAML 1.2.2, section 5.1)."""
+    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if found is None:
+        return RuleError("not valid YAML: it holds a character that is not allowed", path=path)
+    before = text[: found.start()].split("\n")
+    return RuleError(
+        f"not valid YAML: the character U+{ord(found[0]):04X} is not allowed; remove it",
+        path=path,
+        line=len(before),
+        column=len(before[-1]) + 1,
+    )
 
 
 def _scalar(text: str) -> object:

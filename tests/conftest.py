@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# For the tests of our own plugin.
+pytest_plugins = ["pytester"]
+
 # The same examples on every run and every machine: a failure here is never a matter of luck,
 # and no deadline, because other work on the machine says nothing about the code.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None)

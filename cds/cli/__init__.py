@@ -23,6 +23,11 @@ _COMMANDS = {
     "screen": "patients",
     "explain": "patients",
     "rules": "rules",
+    "lint": "lint",
+    "test": "test",
+    "check": "check",
+    "diff": "diff",
+    "new-rule": "new_rule",
 }
 
 

@@ -18,6 +18,7 @@ from cds.errors import CardError, CdsError, EngineError
 
 if TYPE_CHECKING:
     from cds.report import Page
+    from cds.rules import Rulesets
 
 __all__ = [
     "FAILED",
@@ -26,12 +27,15 @@ __all__ = [
     "NAMED",
     "REJECTED",
     "RULESETS",
+    "SITE",
     "UNUSABLE",
     "Commands",
     "as_of_seconds",
     "counted",
     "existing",
     "internal_error",
+    "loaded",
+    "moment",
     "on_terminal",
     "options",
     "page",
@@ -173,14 +177,34 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-RULESETS = click.option(
-    "--rulesets",
-    "folders",
-    type=click.Path(exists=True, file_okay=False),
-    multiple=True,
-    metavar="DIR",
-    help="Folder of rule files to use in place of the shipped ones; can be given several times.",
+SITE = click.option(
+    "--site",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Profile of an institution, which changes the rules.",
 )
+RULESETS = options(
+    click.option(
+        "--rulesets",
+        "folders",
+        type=click.Path(exists=True, file_okay=False),
+        multiple=True,
+        metavar="DIR",
+        help="Folder of rule files to use in place of the shipped and the installed ones; can be "
+        "given several times.",
+    ),
+    SITE,
+)
+"""The rules that a command works with; `loaded` takes the values of both options."""
+
+
+def loaded(folders: tuple[str, ...], site: str | None) -> Rulesets:
+    """Return the rules of the options `RULESETS`. Raises: as `cds.load_rulesets`."""
+    from cds.rules import load_rulesets
+
+    return load_rulesets(*folders, site=site)
+
+
 INPUT = options(
     click.argument("paths", nargs=-1, required=True, metavar="PATH...", callback=existing),
     click.option(

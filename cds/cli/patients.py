@@ -21,6 +21,7 @@ from cds.cli.common import (
     as_of_seconds,
     counted,
     internal_error,
+    loaded,
     on_terminal,
     page,
     print_json,
@@ -174,6 +175,7 @@ def screen(
     paths: tuple[str, ...],
     as_of: datetime | None,
     folders: tuple[str, ...],
+    site: str | None,
     engine: str,
     strict: bool,
     form: str,
@@ -189,10 +191,9 @@ def screen(
     Results go to standard output, everything else to standard error. What was rejected is
     listed on standard error; with --format text also at the end of the output.
     """
-    from cds.rules import load_rulesets
     from cds.screening import Screener
 
-    rulesets = load_rulesets(*folders)
+    rulesets = loaded(folders, site)
     run = _Run(Screener(rulesets, engine, strict=strict), paths)
     worst = -1
 
@@ -295,6 +296,7 @@ def explain(
     paths: tuple[str, ...],
     as_of: datetime | None,
     folders: tuple[str, ...],
+    site: str | None,
     engine: str,
     strict: bool,
     rule_id: str,
@@ -304,17 +306,24 @@ def explain(
     """Say why a rule fired or did not: each criterion with what was found."""
     from cds.catalog import explanation_dict
     from cds.report import write_explanation
-    from cds.rules import load_rulesets
     from cds.screening import Screener
 
-    rulesets = load_rulesets(*folders)
+    rulesets = loaded(folders, site)
+    if rulesets.site is not None and rule_id in rulesets.site.not_run:
+        _explain_not_run(rulesets, rule_id, form)
+        return
     if rule_id not in rulesets.program.by_id:
         raise click.BadParameter(unknown_rule(rule_id, rulesets), param_hint="--rule")
     run = _Run(Screener(rulesets, engine, strict=strict), paths)
     record = _one_patient(run, patient)
     try:
         assessment = run.screener.assess(record, as_of_seconds(as_of))
-        explanation = explanation_dict(assessment.explain(rule_id), assessment.evaluation, rulesets)
+        explanation = explanation_dict(
+            assessment.explain(rule_id),
+            assessment.evaluation,
+            rulesets,
+            assessment.changes(rule_id),
+        )
     except Exception as error:
         run.fail(error, record.patient)
     else:
@@ -325,6 +334,18 @@ def explain(
             write_explanation(page(), explanation)
     sys.stdout.flush()
     sys.exit(run.exit_code())
+
+
+def _explain_not_run(rulesets: Rulesets, rule_id: str, form: str) -> None:
+    """Say why a site does not run a rule: the answer for every patient."""
+    from cds.catalog import catalog
+    from cds.report import write_not_run
+
+    entry = next(e for e in catalog(rulesets) if e["id"] == rule_id)
+    if form == "json":
+        print_json({"rule": entry, "fired": False, "outcome": entry["not_run"]})
+    else:
+        write_not_run(page(), entry)
 
 
 def unknown_rule(rule_id: str, rulesets: Rulesets) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from cds.cli.common import RULESETS, page, print_json
+from cds.cli.common import RULESETS, loaded, page, print_json
+
+if TYPE_CHECKING:
+    from cds.rules import Rulesets
 
 __all__ = ["rules"]
 
@@ -23,14 +29,13 @@ __all__ = ["rules"]
     is_flag=True,
     help="Which claims, red flags, thresholds and medication rules are covered by which rules.",
 )
-def rules(folders: tuple[str, ...], form: str, coverage: bool) -> None:
-    """Show the rules: criteria, thresholds, evidence, review state."""
+def rules(folders: tuple[str, ...], site: str | None, form: str, coverage: bool) -> None:
+    """Show the rules: criteria, thresholds, evidence, review state, what a site changed."""
     from cds import catalog, report
-    from cds.rules import load_rulesets
 
     if coverage and form not in ("text", "json"):
         raise click.UsageError("--coverage can be shown as text or json")
-    rulesets = load_rulesets(*folders)
+    rulesets = loaded(folders, site)
     if coverage:
         covered = catalog.coverage(rulesets, *folders)
         print_json(covered) if form == "json" else report.write_coverage(page(), covered)
@@ -42,6 +47,38 @@ def rules(folders: tuple[str, ...], form: str, coverage: bool) -> None:
         case "md":
             click.echo(report.catalog_markdown(entries))
         case "html":
-            click.echo(report.catalog_html(entries))
+            from cds.catalog_page import catalog_page
+
+            cases, tried = _tried(rulesets)
+            page_text = catalog_page(rulesets, cases=cases, coverage=tried)
+            click.echo(page_text.encode())  # the page says that it is UTF-8
         case _:
-            report.write_catalog(page(), entries)
+            report.write_catalog(page(), entries, rulesets.site)
+
+
+def _tried(rulesets: Rulesets) -> tuple[dict[str, list[Any]] | None, dict[str, Any] | None]:
+    """Return the cases of each rule and what they cover, or None where there is no case."""
+    from cds import mcdc
+    from cds.cases import load_cases
+    from cds.harness import run
+    from cds.screening import Screener
+
+    results = list(run(Screener(rulesets), load_cases(rulesets)))
+    if not results:
+        return None, None
+    cases: dict[str, list[Any]] = {}
+    for result in results:
+        case, expect = result.case, result.case.expect
+        for rules, word in ((expect.fires, "fires"), (expect.not_, "does not fire")):
+            for rule in rules:
+                tier = f"; tier of the patient: {expect.tier}" if expect.tier else ""
+                failed = "" if result.passed else " (FAILS)"
+                entry = {"name": case.name, "expectation": word + tier + failed}
+                place = {"path": "/".join(Path(case.path).parts[-2:]), "line": case.line}
+                cases.setdefault(rule, []).append({**entry, **place})
+    coverage: dict[str, Any] = {}
+    measured = mcdc.measure(results, rulesets)
+    for rule, covered in measured.by_rule.items():
+        left = [f"{o.criterion}: {o.lacks}" for o in measured.open if o.rule == rule]
+        coverage[rule] = {"criteria": covered.total, "covered": covered.covered, "open": left}
+    return cases, coverage

@@ -29,8 +29,8 @@ def shipped() -> Rulesets:
 
 @pytest.fixture(autouse=True)
 def _shipped_rules_are_loaded_once(shipped: Rulesets, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*folders: str) -> Rulesets:
-        return load_rulesets(*folders) if folders else shipped
+    def load(*folders: str, site: str | None = None) -> Rulesets:
+        return load_rulesets(*folders, site=site) if folders or site else shipped
 
     monkeypatch.setattr("cds.rules.load_rulesets", load)
 
@@ -66,7 +66,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout == f"cds {cds.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("screen",), ("explain",), ("rules",)])
+@pytest.mark.parametrize("command", [(), ("screen",), ("explain",), ("rules",), ("test",)])
 def test_every_command_and_option_has_help(command: tuple[str, ...]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0

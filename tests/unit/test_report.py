@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -18,7 +17,6 @@ from cds import Assessment, Rulesets, Screener, load_rulesets
 from cds.catalog import catalog, coverage, explanation_dict
 from cds.report import (
     Page,
-    catalog_html,
     catalog_markdown,
     visible,
     write_assessment,
@@ -340,43 +338,6 @@ def test_the_markdown_catalog_shows_the_very_words_of_the_rules(rulesets: Rulese
         assert rule["title"] in shown
         for evidence in rule["evidence"]:
             assert words(evidence["statement"]) in shown
-
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag != "meta":
-            self.open.append(tag)
-        for name, value in attrs:
-            assert not name.startswith("on")
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "src"):
-                self.links.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_the_html_catalog_is_one_sound_page_that_needs_nothing_else(rulesets: Rulesets) -> None:
-    rules = catalog(rulesets)
-    rules[0] = {**rules[0], "title": "<script>alert(1)</script> & co"}
-    reader = _Reader()
-    reader.feed(catalog_html(rules))
-    assert reader.open == []
-    assert reader.ids == [rule["id"] for rule in rules]
-    assert reader.links == [f"#{rule['id']}" for rule in rules]
-    assert "<script>alert(1)</script> & co" in reader.text
-    assert rules[1]["evidence"][0]["statement"] in reader.text
 
 
 def test_coverage_is_shown_with_counts(rulesets: Rulesets) -> None:

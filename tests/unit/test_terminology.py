@@ -571,7 +571,11 @@ def test_a_small_set_of_files_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("name: potassium", "nam: potassium", "analytes.yaml:7: unknown key 'nam'"),
+        (
+            "name: potassium",
+            "nam: potassium",
+            "analytes.yaml:7: unknown key 'nam'; did you mean 'name'?",
+        ),
         ("    name: potassium\n", "", "analytes.yaml:6: key 'name' is missing"),
         ("decimals: 1", "decimals: 1\n    decimals: 2", "key 'decimals' stands twice"),
         ('"2823-3"', "28233", "analytes.yaml:13: 'code' must be text; put a number"),
@@ -585,7 +589,7 @@ def test_a_small_set_of_files_is_enough(tmp_path: Path) -> None:
         ("{ge: 20, le: 50}", "{}", "'albumin_range': no limit is given"),
         ("coefficient: 0.02", "coefficient: '0.02'", "'coefficient': must be a number"),
         ("symptom_window: P30D\n", "", "no analytes.yaml has the block 'symptom_window'"),
-        ("derived: []", "derived: [1]", "analytes.yaml:33: '0': Input should be"),
+        ("derived: []", "derived: [1]", "analytes.yaml:33: '0': must be keys with values"),
         ("raises: [potassium]", "raises: [zinc]", "there is no analyte 'zinc'"),
         ("  result: potassium", "  result: [x", "not valid YAML"),
         (
@@ -619,7 +623,7 @@ def test_a_fault_in_the_analytes_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("kind: symptom", "kind: sign", "symptoms.yaml:8: 'kind': Input should be 'symptom'"),
+        ("kind: symptom", "kind: sign", "symptoms.yaml:8: 'kind': 'sign' is none of symptom,"),
         ("[calf]", "[leg]", "symptoms.yaml:10: there is no value set 'leg'"),
         ("    includes: [calf]\n", "", "symptoms.yaml:7: value set 'twitch' is empty"),
         ("[calf]", "[twitch]", "symptoms.yaml:10: value set 'twitch' includes itself"),
@@ -627,7 +631,7 @@ def test_a_fault_in_the_analytes_is_named_with_its_line(
         ("display: F", "match: prefix, display: F", ""),
         ("system: icd10cm, code: R25.3", "system: hpo, match: prefix, code: x", "only codes of"),
         ("system: icd10cm, code: R25.3", 'system: loinc, code: "2823-3"', "'potassium' at"),
-        ("id: twitch", "id: Twitch", "symptoms.yaml:7: 'id': String should match pattern"),
+        ("id: twitch", "id: Twitch", "symptoms.yaml:7: 'id': 'Twitch': write small letters"),
         ("display: Fasciculation", "display: 1", "'display' must be text"),
         ("version: 1.0.0\n", "", "symptoms.yaml:1: key 'version' is missing"),
     ],

@@ -70,18 +70,20 @@ def test_what_the_file_does_not_have_is_placed_at_the_nearest_line_above() -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("a: 1\na: 2", "f.yaml:2: key 'a' stands twice; first on line 1", id="key"),
-        pytest.param("a: &x 1", "f.yaml:1: anchor '&x' is not accepted; write it out", id="anchor"),
-        pytest.param("a: *x", "f.yaml:1: alias '*x' is not accepted; write it out", id="alias"),
-        pytest.param("\n<<: {a: 1}", "f.yaml:2: merge key '<<' is not accepted", id="merge"),
-        pytest.param("a: !!python/name:os.x 1", "f.yaml:1: tag 'tag:yaml.org", id="tag"),
-        pytest.param("? [a]\n: 1", "f.yaml:1: a key must be plain text", id="list as key"),
-        pytest.param("a: 1\n---\nb: 2", "f.yaml:2: a second document", id="documents"),
+        pytest.param("a: 1\na: 2", "f.yaml:2:1: key 'a' stands twice; first on line 1", id="key"),
+        pytest.param(
+            "a: &x 1", "f.yaml:1:4: anchor '&x' is not accepted; write it out", id="anchor"
+        ),
+        pytest.param("a: *x", "f.yaml:1:4: alias '*x' is not accepted; write it out", id="alias"),
+        pytest.param("\n<<: {a: 1}", "f.yaml:2:1: merge key '<<' is not accepted", id="merge"),
+        pytest.param("a: !!python/name:os.x 1", "f.yaml:1:4: tag 'tag:yaml.org", id="tag"),
+        pytest.param("? [a]\n: 1", "f.yaml:1:3: a key must be plain text", id="list as key"),
+        pytest.param("a: 1\n---\nb: 2", "f.yaml:2:1: a second document", id="documents"),
         pytest.param("# nothing\n", "f.yaml: the file is empty", id="empty"),
-        pytest.param("a: 1\n\tb: 2", "f.yaml:2: not valid YAML:", id="tab"),
+        pytest.param("a: 1\n\tb: 2", "f.yaml:2:1: not valid YAML:", id="tab"),
         pytest.param("a: [1", "f.yaml:", id="not closed"),
         pytest.param("[" * 9_000 + "]" * 9_000, "f.yaml: lists or mappings", id="deep"),
-        pytest.param("a: \x07", "f.yaml: not valid YAML: unacceptable character", id="control"),
+        pytest.param("a: \x07", "f.yaml:1:4: not valid YAML: the character U+0007", id="control"),
     ],
 )
 def test_what_could_be_misread_is_refused_with_its_place(text: str, says: str) -> None:
