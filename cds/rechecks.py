@@ -136,10 +136,14 @@ class Rechecks:
     def fresh(self, rule: Rule) -> int:
         """Return the shortest `fresh`, in seconds, of the results that a rule rests on.
 
-        One of them is older than that where its companion holds.
+        One of them is older than that where its companion holds. A rule that stands in for others
+        rests on the results of all these.
         """
         names: set[str] = set()
         waiting, seen = [rule], {rule.id}
+        if rule.stands_in_from:
+            others = (r for makers in self.makers.values() for r in makers)
+            waiting += [r for r in others if r.tier_value >= Tier[rule.stands_in_from]]
         while waiting:
             for c in _flat(waiting.pop().when):
                 name = measured(c)

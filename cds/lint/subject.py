@@ -188,10 +188,13 @@ def _files(root: Path, *kinds: str) -> Iterator[SourceFile]:
 
 
 def _words(home: Path, files: Sequence[SourceFile], faults: list[RuleError]) -> Words:
-    """The shipped words, and those that the folders add."""
+    """The shipped words, and those that the folders add; a whole file of them takes their place."""
     words = Words.model_validate(load_yaml(home / "lint.yaml")[0])
     for file in files:
         if file.kind == "words" and file.fault is None and file.root.resolve() != home.resolve():
+            if isinstance(file.data, dict) and "max_grade" in file.data:
+                words = _shape(Words, file, faults) or words
+                continue
             more = _shape(WordsFile, file, faults)
             words = words.with_more(more) if more else words
     return words

@@ -146,13 +146,6 @@ def records(draw: st.DrawFn, who: st.SearchStrategy[Json] = PATIENTS) -> list[Js
     return [draw(who), *numbered(rest)]
 
 
-def of_patient(record: list[Json], id: str) -> list[Json]:
-    """The same record under another patient id, with resource ids that nobody else has."""
-    subject = {"reference": f"Patient/{id}"}
-    rest = [{**r, "id": f"{id}-{r['id']}", "subject": subject} for r in record[1:]]
-    return [{**record[0], "id": id}, *rest]
-
-
 # ------------------------------------------------------------ any JSON at all
 
 _KEYS = st.one_of(

@@ -17,6 +17,7 @@ from builders import AS_OF, Json, ago, bundle, condition, lab, patient, rank, ti
 from cds import Screener
 from cds.errors import FhirInputError, UsageError
 from cds.fhir import ReadLog
+from cds.testing.laws import as_error, as_patient, renamed
 from clinical_table import ANALYTES, OTHER_UNITS
 from strategies import (
     ADULTS,
@@ -24,7 +25,6 @@ from strategies import (
     examples,
     measured,
     numbered,
-    of_patient,
     places,
     records,
     replaced,
@@ -88,14 +88,8 @@ def test_what_is_for_people_to_read_changes_nothing_but_what_is_read(
     screener: Screener, record: list[Json], data: st.DataObject
 ) -> None:
     display = data.draw(st.text(max_size=30))
-    renamed = []
-    for resource in record:
-        if "code" in resource:
-            (coding,) = resource["code"]["coding"]
-            code = {"coding": [{**coding, "display": display}], "text": display}
-            resource = {**resource, "code": code}
-        renamed.append(resource)
-    assert as_bytes(screen(screener, renamed)) == as_bytes(screen(screener, record))
+    changed = [renamed(resource, display) for resource in record]
+    assert as_bytes(screen(screener, changed)) == as_bytes(screen(screener, record))
 
 
 # ------------------------------------------------------------ units
@@ -175,13 +169,7 @@ def test_marking_a_resource_as_entered_in_error_is_like_leaving_it_out(
     if len(record) == 1:
         return
     index = data.draw(st.integers(1, len(record) - 1))
-    wrong = dict(record[index])
-    if wrong["resourceType"] == "Condition":
-        wrong.pop("clinicalStatus", None)
-        system = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
-        wrong["verificationStatus"] = {"coding": [{"system": system, "code": "entered-in-error"}]}
-    else:
-        wrong["status"] = "entered-in-error"
+    wrong = as_error(record[index])
     reference = f"{wrong['resourceType']}/{wrong['id']}"
     marked = screen(screener, [*record[:index], wrong, *record[index + 1 :]])
     without = screen(screener, [*record[:index], *record[index + 1 :]])
@@ -197,7 +185,7 @@ def test_marking_a_resource_as_entered_in_error_is_like_leaving_it_out(
 def test_nothing_of_one_patient_reaches_another(
     screener: Screener, first: list[Json], second: list[Json], data: st.DataObject
 ) -> None:
-    first, second = of_patient(first, "a"), of_patient(second, "b")
+    first, second = as_patient(first, "a"), as_patient(second, "b")
     together = data.draw(st.permutations(first + second))
     found = {
         a.patient: as_bytes(a.to_dict()) for a in screener.screen_all(bundle(*together), AS_OF)

@@ -384,3 +384,9 @@ def _syllables(word: str) -> int:
     groups = len(re.findall(r"[aeiouy]+", word)) + word.count("iu")  # "so-di-um"
     silent = word.endswith("e") and not word.endswith("le")
     return max(1, groups - silent)
+
+
+def test_every_rule_for_older_results_says_how_old_they_are() -> None:
+    rules = [r.rule for r in load_rulesets().program.rules if r.rule.recheck_of and r.rule.card]
+    assert len(rules) > 50
+    assert {r.title.rpartition("(")[2] for r in rules} == {"result more than 7 days old)"}

@@ -63,10 +63,10 @@ def pasted(root: Path, text: str, found: Counterexample) -> list[bool]:
 
 
 def test_every_property_holds_for_the_shipped_rules(shipped: Rulesets) -> None:
-    outcomes = list(check(Subject.of(shipped), examples=6))
+    outcomes = list(check(Subject.of(shipped), examples=4))
     assert [(o.about.id, o.against) for o in outcomes if o.against is not None] == []
     assert [o.about.id for o in outcomes] == [p.id for p in PROPERTIES]
-    assert all(o.examples >= 3 for o in outcomes if not o.skipped)
+    assert all(o.examples >= 2 for o in outcomes if not o.skipped)
 
 
 @pytest.mark.slow
@@ -227,7 +227,7 @@ def test_a_counterexample_has_no_statement_that_it_can_do_without(shipped: Rules
 def test_an_emergency_that_its_rule_says_gives_way_to_another_is_no_fault(
     shipped: Rulesets, text: str
 ) -> None:
-    assert outcome_of(Subject.of(rules_of(text, shipped)), "emergencies").holds
+    assert outcome_of(Subject.of(rules_of(text, shipped)), "emergencies", 25).holds
 
 
 # ---------------------------------------------------------------- software with a fault
