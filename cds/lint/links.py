@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
 
 from cds.cards import placeholders
-from cds.errors import RuleError
+from cds.cases import Case, load_cases_file
+from cds.errors import RuleError, RuleErrors
 from cds.lint.logic import always
 from cds.lint.registry import Spot, validator
 from cds.lint.subject import SourceFile, Subject
@@ -15,7 +16,7 @@ from cds.rulefile import CardText
 from cds.shipped import shipped
 from cds.yamlfile import load_yaml
 
-__all__ = ["TEXTS", "texts_of"]
+__all__ = ["TEXTS", "cases_of", "texts_of"]
 
 TEXTS = ("summary", "detail", "patient", "patient_summary")
 """The texts of a card, by key."""
@@ -175,35 +176,36 @@ def _shipped_sources(subject: Subject) -> Iterator[SourceFile]:
 @validator(
     "CDS507",
     "error",
-    "a case that names an unknown rule",
-    fix="correct the id in the case",
+    "a case that cannot be used",
+    fix="write the case as rulesets/README.md says",
 )
-def unknown_rule_in_case(subject: Subject) -> Iterator[Spot]:
-    """A case whose expectation names a rule that is not there.
+def unusable_case(subject: Subject) -> Iterator[Spot]:
+    """A case that `cds test` would refuse: it names an unknown rule, or a line is not understood.
 
-    Such an expectation with `not` would pass for ever.
+    An expectation of a rule that is not there would, under `not`, come true for ever.
     """
-    known = {r.rule.id for r in subject.program.rules}
     for file in subject.of_kind("cases") if subject.complete else ():
-        for number, case in enumerate(file.data.get("cases") or () if _mapped(file) else ()):
-            for rule in dict.fromkeys(named_in(case, "fires", "not")):
-                if rule not in known:
-                    line = file.line("cases", number)
-                    yield Spot(file.path, line, f"there is no rule '{rule}'", rule)
+        for fault in cases_of(subject, file)[1]:
+            yield Spot(file.path, fault.line or 0, fault.message)
 
 
-def _mapped(file: SourceFile) -> bool:
-    return isinstance(file.data, dict) and isinstance(file.data.get("cases"), list)
+def cases_of(subject: Subject, file: SourceFile) -> tuple[list[Case], list[RuleError]]:
+    """Return the cases of a file, rows of `each` written out, or the faults in it.
 
-
-def named_in(case: Any, *words: str) -> Iterator[str]:
-    """Yield the rule ids that stand in a case under these words, at any depth."""
-    if isinstance(case, list):
-        for item in case:
-            yield from named_in(item, *words)
-    elif isinstance(case, dict):
-        for key, item in case.items():
-            if key in words:
-                yield from (str(i) for i in (item if isinstance(item, list) else [item]) if i)
-            else:
-                yield from named_in(item, *words)
+    Nothing of either where the rules beside it could not be loaded.
+    """
+    key = f"cases {file.path}"
+    if key not in subject.memo:
+        here, rulesets = Path(file.path).parent, subject.rulesets
+        groups = (
+            [f.group for f in rulesets.files if Path(f.path).parent == here] if rulesets else []
+        )
+        found: tuple[list[Case], list[RuleError]] = ([], [])
+        if rulesets and groups:
+            try:
+                found = (load_cases_file(Path(file.path), groups[0], rulesets), [])
+            except RuleErrors as error:
+                found = ([], error.errors)
+        subject.memo[key] = found
+    cases: tuple[list[Case], list[RuleError]] = subject.memo[key]
+    return cases

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from cds.lint.links import named_in
+from cds.lint.links import cases_of
 from cds.lint.registry import Spot, validator
 from cds.lint.subject import Subject
 
@@ -76,26 +76,31 @@ def only_proposals(subject: Subject) -> Iterator[Spot]:
     "CDS604",
     "warning",
     "a rule that no case shows firing",
-    fix="add a case to cases.yaml beside the rules that expects it under `fires`",
+    fix="add a case to cases.yaml beside the rules that expects it under `fires` or `shows`",
 )
 def no_case(subject: Subject) -> Iterator[Spot]:
-    """A rule that somebody is shown, and no case names it under `fires`.
+    """A rule that somebody is shown, and no case names it or its finding.
 
     Nobody would notice if it stopped firing. Steps need no case of their own.
     """
-    fired: dict[Path, set[str]] = {}
+    expected: dict[Path, set[str]] = {}
+    unreadable: set[Path] = set()
     for file in subject.of_kind("cases"):
-        names = fired.setdefault(Path(file.path).parent, set())
-        names.update(named_in(file.data, "fires"))
+        cases, faults = cases_of(subject, file)
+        folder = Path(file.path).parent
+        unreadable |= {folder} if faults else set()
+        names = expected.setdefault(folder, set())
+        for case in cases:
+            names.update((*case.expect.fires, *(case.expect.shows or ())))
+    unreadable |= {Path(f.path).parent for f in subject.files if f.kind == "cases" and f.fault}
     for source in subject.of_kind("rules"):
         folder = Path(source.path).parent
-        shown = [r.rule for r in subject.rules if subject.at(r.rule)[0] == source.path]
-        if any(
-            f.kind == "cases" and f.fault and Path(f.path).parent == folder for f in subject.files
-        ):
+        if folder in unreadable:
             continue
-        lacking = [r for r in shown if not r.step and r.id not in fired.get(folder, ())]
-        if lacking and folder not in fired:
+        shown = [r.rule for r in subject.rules if subject.at(r.rule)[0] == source.path]
+        named = expected.get(folder, set())
+        lacking = [r for r in shown if not r.step and not named & {r.id, r.finding_id}]
+        if lacking and folder not in expected:
             message = f"there is no cases.yaml: {len(lacking)} rules have no case"
             yield Spot(source.path, 0, message)
             continue

@@ -45,6 +45,7 @@ def test_the_shipped_rules_have_no_error() -> None:
 def test_a_copy_of_the_shipped_rules_is_judged_like_these(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(shipped("rulesets"), copy)
+    shutil.copytree(shipped("fhir_examples"), tmp_path / "fhir_examples")  # its cases use them
     assert [e for e in lints(copy) if e.severity == "error" and not e.accepted] == []
 
 
@@ -370,12 +371,20 @@ def test_a_rule_that_only_a_row_of_a_case_expects_counts_as_expected(tmp_path: P
         tmp_path,
         change=(
             "trial/cases.yaml",
-            "expect: {fires: [mild, moderate, severe], not: []}",
-            "expect: {fires: mild}\n"
-            "    each: [{k: 2.4, fires: [moderate]}, {expect: {fires: [severe]}}]",
+            "data: []\n    expect: {fires: [mild, moderate, severe], not: []}",
+            'data: [{lab: "potassium {k} mmol/L"}]\n'
+            "    expect: {fires: [mild]}\n"
+            "    each: [{k: 2.4, fires: [moderate]}, {k: 2.3, shows: [severe]}]",
         ),
     )
     assert lints(folder) == []
+
+
+def test_a_case_that_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:
+    change = ("trial/cases.yaml", "data: []", "data: [{lab: potasium 2.4 mmol/L}]")
+    found = only(write(tmp_path, change=change), "CDS507")
+    assert found.line == line_of(tmp_path / "trial/cases.yaml", "potasium")
+    assert "did you mean 'potassium'?" in found.message
 
 
 def test_a_group_without_cases_is_one_lint(tmp_path: Path) -> None:
