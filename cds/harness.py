@@ -15,12 +15,22 @@ from cds.catalog import criterion_text
 from cds.errors import CdsError, EngineError, UsageError
 from cds.evaluate import LeafTrace, NodeTrace
 from cds.fhir import ReadLog
-from cds.model import Evaluation, NotEvaluated
+from cds.model import Evaluation, Finding, NotEvaluated
 from cds.rules import Rulesets
 from cds.screening import Assessment, Screener
 from cds.wording import Wording, when
 
-__all__ = ["CaseResult", "Failure", "card_text", "plain", "run", "run_case", "waits_for"]
+__all__ = [
+    "CaseResult",
+    "Failure",
+    "card_text",
+    "own_findings",
+    "plain",
+    "run",
+    "run_case",
+    "tier_name",
+    "waits_for",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +102,17 @@ def _failures(case: Case, assessment: Assessment, rulesets: Rulesets) -> Iterato
         if rule in fired:
             why = _why(assessment, rule, rulesets, wanted=False)
             yield Failure("not", rule, f"{rule} should not fire and does", why)
-    if expect.tier is not None:
-        tier = "none" if assessment.tier is None else assessment.tier.name
-        if tier != expect.tier:
-            message = f"the tier should be {expect.tier} and is {tier}"
-            yield Failure("tier", expect.tier, message, _shown(assessment))
+    own = own_findings(case, assessment.findings)
+    for kind, wanted, findings in (
+        ("tier", expect.tier, own),
+        ("patient_tier", expect.patient_tier, assessment.findings),
+    ):
+        tier = tier_name(findings)
+        if wanted is not None and tier != wanted:
+            message = f"the {kind.replace('_', ' ')} should be {wanted} and is {tier}"
+            yield Failure(kind, wanted, message, _shown(assessment))
     if expect.shows is not None:
-        shown = {finding.id for finding in assessment.findings}
+        shown = {finding.id for finding in own}
         wrong = [f"{name} should be shown" for name in sorted({*expect.shows} - shown)]
         wrong += [f"{name} should not be shown" for name in sorted(shown - {*expect.shows})]
         if wrong:
@@ -111,6 +125,20 @@ def _failures(case: Case, assessment: Assessment, rulesets: Rulesets) -> Iterato
                 if plain(fragment) not in text:
                     message = f"no {kind.replace('_', ' ')} says '{fragment}'"
                     yield Failure(kind, fragment, message, _shown(assessment))
+
+
+def own_findings(case: Case, findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings that a case speaks of: those of the group that it stands in.
+
+    So a rule of another group never breaks it. A case without a group speaks of all.
+    """
+    return [f for f in findings if case.group in ("", f.group)]
+
+
+def tier_name(findings: Iterable[Finding]) -> str:
+    """Return the highest tier of findings as a case expects it: "none" where there is none."""
+    tier = max((f.tier for f in findings), default=None)
+    return "none" if tier is None else tier.name
 
 
 def _missing(case: Case, assessment: Assessment) -> Iterator[Failure]:

@@ -12,10 +12,14 @@ from cds.rulefile import Shape
 __all__ = ["Expect"]
 
 
+_TierName = Literal["none", "info", "routine", "soon", "urgent", "emergency"]
+
+
 class Expect(Shape):
     """What must come out. `fires` and `not` are rules, `shows` is every finding shown, by id.
 
-    `tier` is the patient's, ``none`` where nothing may be found. `missing` names concepts that
+    `shows` and `tier` (``none`` where nothing may be found) speak of the findings of the group
+    that the case stands in, `patient_tier` of those of all groups. `missing` names concepts that
     some rule must wait for, or maps a rule to the concept it must wait for ("adult": the rule is
     for adults). `card` and
     `patient_card` are fragments of the cards' text.
@@ -24,15 +28,15 @@ class Expect(Shape):
     fires: tuple[str, ...] = ()
     not_: Annotated[tuple[str, ...], Field(alias="not")] = ()
     shows: tuple[str, ...] | None = None
-    tier: Literal["none", "info", "routine", "soon", "urgent", "emergency"] | None = None
+    tier: _TierName | None = None
+    patient_tier: _TierName | None = None
     missing: tuple[str, ...] | Mapping[str, str] = ()
     card: tuple[str, ...] = ()
     patient_card: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any(
-            (self.fires, self.not_, self.missing, self.card, self.patient_card, self.tier)
-        ) or (self.shows is not None)
+        texts = (self.fires, self.not_, self.missing, self.card, self.patient_card)
+        return any((*texts, self.tier, self.patient_tier)) or self.shows is not None
 
     def joined(self, more: Expect) -> Expect:
         """Return both together; of two single values that of `more` counts.
@@ -53,6 +57,7 @@ class Expect(Shape):
             not_=(*self.not_, *more.not_),
             shows=self.shows if more.shows is None else more.shows,
             tier=more.tier or self.tier,
+            patient_tier=more.patient_tier or self.patient_tier,
             missing=missing,
             card=(*self.card, *more.card),
             patient_card=(*self.patient_card, *more.patient_card),
@@ -78,6 +83,7 @@ class Expect(Shape):
             not_=all_of(self.not_),
             shows=None if self.shows is None else all_of(self.shows),
             tier=self.tier,
+            patient_tier=self.patient_tier,
             missing={fill(k): fill(v) for k, v in missing.items()}
             if isinstance(missing, Mapping)
             else all_of(missing),

@@ -7,11 +7,13 @@ rules as they are say of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from cds.cases import Case
 from cds.forms import Form, Patient
+from cds.harness import own_findings, tier_name
 from cds.model import Tier
 from cds.mutation.trials import Trial, Trials
 from cds.mutation.variants import Variant
@@ -59,15 +61,18 @@ def difference(trials: Trials, variant: Variant, trial: Trial) -> _Expect | None
         id_ = trials.rulesets.program.rules[index].rule.id
         if (id_ in fired) != (id_ in trial.fired):
             return {"fires" if id_ in trial.fired else "not": (id_,)}
-    outcome = trials.outcome(variant, trial, fired)
-    tier = "none" if assessment.tier is None else assessment.tier.name
-    if outcome.tier != tier:
-        return {"tier": tier}
-    if outcome.shown != frozenset(f.id for f in assessment.findings):
-        return {"shows": tuple(f.id for f in assessment.findings)}
-    for finding in assessment.findings:
+    found = trials.findings(variant, trial, fired)
+    group = trials.rulesets.program.rules[variant.changed[0][0]].group if variant.changed else ""
+    case = replace(trial.case, group=group)
+    mutated, now = (own_findings(case, f) for f in (found, assessment.findings))
+    if tier_name(mutated) != tier_name(now):
+        return {"tier": tier_name(now)}
+    if {f.id for f in mutated} != {f.id for f in now}:
+        return {"shows": tuple(f.id for f in now)}
+    caveats = {(f.id, c.id) for f in mutated for c in f.caveats}
+    for finding in now:
         for caveat in finding.caveats:
-            if (finding.id, caveat.id) not in outcome.caveats:
+            if (finding.id, caveat.id) not in caveats:
                 return {"card": (caveat.text.partition(". ")[0],)}
     return None
 

@@ -270,15 +270,17 @@ def _work(
     trials: Trials, variants: Sequence[Variant], first: int, count: int, end: Connection
 ) -> None:
     """Try every `count`-th mutant; send what came of it, or in words why it could not be tried."""
-    for number in range(first, len(variants), count):
-        try:
-            end.send((number, *_try(trials, variants[number])))
-        except KeyboardInterrupt:  # the parent says so
-            break
-        except Exception as error:
-            end.send(f"{variants[number].mutant.id}: {type(error).__name__}: {error}")
-            break
-    end.close()
+    try:
+        for number in range(first, len(variants), count):
+            try:
+                answer: tuple[int, bool, int] | str = (number, *_try(trials, variants[number]))
+            except Exception as error:
+                answer = f"{variants[number].mutant.id}: {type(error).__name__}: {error}"
+            end.send(answer)
+    except (KeyboardInterrupt, BrokenPipeError):  # the parent says so, or is gone
+        pass
+    finally:
+        end.close()
 
 
 # ---------------------------------------------------------------- what is left

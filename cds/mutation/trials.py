@@ -18,21 +18,29 @@ from cds.cases import Case
 from cds.engine import because, holds, taken_up
 from cds.facts import Normalizer
 from cds.fhir import Reader, ReadLog
-from cds.harness import CaseResult, card_text, plain, run_case, waits_for
-from cds.model import Firing
+from cds.harness import (
+    CaseResult,
+    card_text,
+    own_findings,
+    plain,
+    run_case,
+    tier_name,
+    waits_for,
+)
+from cds.model import Finding, Firing
 from cds.mutation.operators import AnalyteMutant
 from cds.mutation.variants import Variant
 from cds.program import CompiledRule, Leaf, Program, leaves
 from cds.screening import Assessment, Screener
 
-__all__ = ["Outcome", "Trial", "Trials"]
+__all__ = ["Trial", "Trials"]
 
 _NO_PROPS: Final[Mapping[str, int]] = {}
 _NEVER: Final = 1 << 60  # farther, in seconds, than any result can be
 _AUDIENCES: Final[tuple[Literal["clinician", "patient"], ...]] = ("clinician", "patient")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trial:
     """A case that passes, with all that is known of its patient.
 
@@ -52,21 +60,13 @@ class Trial:
     @property
     def asks_for_findings(self) -> bool:
         """Whether it expects a tier, or which findings are shown."""
-        return self.case.expect.tier is not None or self.case.expect.shows is not None
+        expect = self.case.expect
+        return bool(expect.tier or expect.patient_tier) or expect.shows is not None
 
     @property
     def asks_for_cards(self) -> bool:
         """Whether it expects a text on a card."""
         return bool(self.case.expect.card or self.case.expect.patient_card)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a mutant makes of a patient: the tier, the findings shown, and their caveats."""
-
-    tier: str
-    shown: frozenset[str]
-    caveats: frozenset[tuple[str, str]]
 
 
 class Trials:
@@ -96,7 +96,7 @@ class Trials:
         more = self._normalizer.wanted - screener.normalizer.wanted
         self._reader = Reader(terminology, wanted=self._normalizer.wanted) if more else None
         self._dependents = _Dependents(program)
-        self._plain: dict[int, bool] = {}
+        self._of_findings: dict[Trial, bool] = {}
         self._order: dict[tuple[str, ...], list[Trial]] = {}
         self.all: list[Trial] = []
 
@@ -186,10 +186,13 @@ class Trials:
         if not fired.issuperset(expect.fires) or not fired.isdisjoint(expect.not_):
             return True
         if trial.asks_for_findings and self.matters(variant, trial, fired):
-            outcome = self.outcome(variant, trial, fired)
-            if expect.tier is not None and outcome.tier != expect.tier:
+            findings = self.findings(variant, trial, fired)
+            own = own_findings(trial.case, findings)
+            if expect.tier not in (None, tier_name(own)):
                 return True
-            if expect.shows is not None and outcome.shown != {*expect.shows}:
+            if expect.patient_tier not in (None, tier_name(findings)):
+                return True
+            if expect.shows is not None and {f.id for f in own} != {*expect.shows}:
                 return True
         if self._might_wait_otherwise(variant, trial) or (
             trial.asks_for_cards and self._might_say_otherwise(variant, trial, fired)
@@ -231,17 +234,12 @@ class Trials:
                 here = [r for r in here if r.rule.id not in fired]
         return frozenset(fired)
 
-    def outcome(self, variant: Variant, trial: Trial, fired: frozenset[str]) -> Outcome:
+    def findings(self, variant: Variant, trial: Trial, fired: frozenset[str]) -> Sequence[Finding]:
         """What is shown with the mutant, given the rules that hold."""
         firings = [Firing(r.rule.id, ()) for r in variant.rules if r.rule.id in fired]
         child = trial.assessment.normalized.child
         findings, _, _ = variant.evaluator.findings(firings, child=child)
-        tier = max((f.tier for f in findings), default=None)
-        return Outcome(
-            "none" if tier is None else tier.name,
-            frozenset(f.id for f in findings),
-            frozenset((f.id, c.id) for f in findings for c in f.caveats),
-        )
+        return findings
 
     def matters(self, variant: Variant, trial: Trial, fired: frozenset[str]) -> bool:
         """Whether findings can differ: something else holds, or what holds is read otherwise."""
@@ -279,26 +277,26 @@ class Trials:
         findings, suppressed, _ = variant.evaluator.findings(firings, child=child)
         same = (
             firings == list(assessment.firings)
-            and set(map(repr, findings)) == set(map(repr, evaluation.findings))
-            and set(map(repr, suppressed)) == set(map(repr, evaluation.suppressed))
+            and set(findings) == set(evaluation.findings)
+            and set(suppressed) == set(evaluation.suppressed)
         )
         return not same or not self._says_of_findings(trial)
 
     def _says_of_findings(self, trial: Trial) -> bool:
         """Whether cards hold every fragment in what they say of findings alone."""
-        if trial.number not in self._plain:
+        if trial not in self._of_findings:
             evaluation = replace(trial.assessment.evaluation, not_evaluated=())
             expect = trial.case.expect
             texts = [
                 card_text(render(evaluation, self.rulesets, audience=audience))
                 for audience in _AUDIENCES
             ]
-            self._plain[trial.number] = all(
+            self._of_findings[trial] = all(
                 plain(fragment) in text
                 for text, fragments in zip(texts, (expect.card, expect.patient_card), strict=True)
                 for fragment in fragments
             )
-        return self._plain[trial.number]
+        return self._of_findings[trial]
 
 
 def _holds(rule: CompiledRule | None, known: Mapping[str, Mapping[str, int]]) -> bool:

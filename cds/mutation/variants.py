@@ -92,19 +92,19 @@ class Variants:
 
     def __init__(self, rulesets: Rulesets) -> None:
         self.base = rulesets
-        self.index = {r.rule.id: i for i, r in enumerate(rulesets.program.rules)}
-        self.written = [
+        self._index = {r.rule.id: i for i, r in enumerate(rulesets.program.rules)}
+        self._written = [
             replace(f, rules=tuple(r for r in f.rules if not r.recheck_of)) for f in rulesets.files
         ]
-        self.file_of = {r.id: f for f in self.written for r in f.rules}
-        self._rechecks = Rechecks(self.written, rulesets.terminology)
+        self._file_of = {r.id: f for f in self._written for r in f.rules}
+        self._rechecks = Rechecks(self._written, rulesets.terminology)
 
     def of(self, mutant: Mutant | AnalyteMutant) -> Variant:
         """Return the variant of one mutant."""
         if isinstance(mutant, AnalyteMutant):
             return self._of_analyte(mutant)
-        base, old = self.base, self.file_of[mutant.rule]
-        written = base.program.rules[self.index[mutant.rule]].rule
+        base, old = self.base, self._file_of[mutant.rule]
+        written = base.program.rules[self._index[mutant.rule]].rule
         if _rests_on(mutant.mutated) == _rests_on(written):
             new: dict[str, Rule | None] = {mutant.rule: mutant.mutated}
             made = self._companion(mutant.mutated, old, self._rechecks)
@@ -114,12 +114,12 @@ class Variants:
             # What older results mean for other rules may be different now.
             before = {r.id: r for f in base.files for r in f.rules}
             files = self._derived(mutant)
-            new = {r.id: r for f in files for r in f.rules if r != before[r.id]}
-            new |= dict.fromkeys(before.keys() - {r.id for f in files for r in f.rules})
+            after = {r.id: r for f in files for r in f.rules}
+            new = {id_: after.get(id_) for id_, rule in before.items() if after.get(id_) != rule}
         changed: list[tuple[int, CompiledRule | None]] = []
         needs: list[Need] = []
         for id_, rule in new.items():
-            index = self.index[id_]
+            index = self._index[id_]
             if rule is None:
                 changed.append((index, None))
                 continue
@@ -130,7 +130,7 @@ class Variants:
         return Variant(base, mutant, tuple(changed), tuple(needs), base.terminology)
 
     def _companion(self, rule: Rule, file: Ruleset, rechecks: Rechecks) -> Rule | None:
-        if f"{rule.id}-recheck" not in self.index:
+        if f"{rule.id}-recheck" not in self._index:
             return None
         if rule.recheck and file.recheck:
             return rechecks.companion(rule, file.recheck)
@@ -139,7 +139,7 @@ class Variants:
     def _derived(self, mutant: Mutant) -> tuple[Ruleset, ...]:
         written = [
             replace(f, rules=tuple(mutant.mutated if r.id == mutant.rule else r for r in f.rules))
-            for f in self.written
+            for f in self._written
         ]
         return tuple(Rechecks(written, self.base.terminology).add(written))
 
@@ -149,15 +149,15 @@ class Variants:
         window: dict[str, Any] = {mutant.field: mutant.seconds}
         analyte = replace(old.analytes[mutant.analyte], **window)
         terminology = replace(old, analytes={**old.analytes, mutant.analyte: analyte})
-        rechecks = Rechecks(self.written, terminology)
-        own = tuple(f"{kind}/{mutant.analyte}" for kind in ("lab", "rise", "ratio"))
+        rechecks = Rechecks(self._written, terminology)
+        own = tuple(f"{kind}/{mutant.analyte}/" for kind in ("lab", "rise", "ratio"))
         changed: list[tuple[int, CompiledRule | None]] = []
         needs: list[Need] = []
         for index, same in enumerate(self.base.program.rules):
             keys = {leaf.key for leaf in (*leaves(same.when), *leaves(same.unless))}
-            if not any(key == o or key.startswith(f"{o}/") for key in keys for o in own):
+            if not any(f"{key}/".startswith(own) for key in keys):
                 continue
-            rule, file = same.rule, self.file_of[same.rule.recheck_of or same.rule.id]
+            rule, file = same.rule, self._file_of[same.rule.recheck_of or same.rule.id]
             if rule.recheck_of:
                 written = self.base.program.by_id[rule.recheck_of].rule
                 made = self._companion(written, file, rechecks)

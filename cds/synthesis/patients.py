@@ -109,16 +109,16 @@ class Patients:
         """The results with which all is as wanted; the same is often asked for."""
         key = (group, frozenset((w.leaf.key, w.leaf.atoms, w.want) for w in wanted))
         if key not in self._found:
-            self._found[key] = self._search(group, wanted)
+            self._found[key] = self._search(wanted)
         found = self._found[key]
         if found is None:
             raise _Impossible
         return found
 
-    def _search(self, group: str, wanted: Sequence[Wanted]) -> list[Form] | None:
+    def _search(self, wanted: Sequence[Wanted]) -> list[Form] | None:
         if self._fits([], wanted):
             return []
-        concept = self._sent_as(group, wanted)
+        concept = _tested(wanted)
         for series in self._series(concept, self.terminology.analytes[concept], wanted):
             if self._fits(series, wanted):
                 rows = sorted(series, key=lambda row: -row[1])
@@ -139,12 +139,6 @@ class Patients:
     def _unit(self, concept: str) -> str:
         unit = self.terminology.analytes[concept].unit
         return "" if unit == "1" else unit
-
-    def _sent_as(self, group: str, wanted: Sequence[Wanted]) -> str:
-        """The analyte to be named: of several that one result makes, the one that is tested."""
-        concepts = {w.leaf.key.split("/")[1] for w in wanted}
-        tested = {w.leaf.key.split("/")[1] for w in wanted if not w.leaf.key.startswith("no-")}
-        return min(tested or concepts)
 
     def _possible(self, concept: str, value: Decimal) -> bool:
         t = self.terminology
@@ -404,6 +398,13 @@ class Patients:
 
 
 # ---------------------------------------------------------------- judging candidates
+
+
+def _tested(wanted: Sequence[Wanted]) -> str:
+    """The analyte that criteria are about: of several that one result makes, the one tested."""
+    concepts = {w.leaf.key.split("/")[1] for w in wanted}
+    tested = {w.leaf.key.split("/")[1] for w in wanted if not w.leaf.key.startswith("no-result/")}
+    return min(tested or concepts)
 
 
 def _presence_choice(key: str, wanted: Sequence[Wanted]) -> tuple[str, int | None]:

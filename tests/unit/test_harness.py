@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,24 @@ def test_a_rule_that_a_site_leaves_out_fails_its_case_with_the_reason(tmp_path: 
     (failure,) = first.failures
     assert failure.why == ("disabled by site 'our-hospital': handled by the ward",)
     assert second.passed
+
+
+# ------------------------------------------------------------ whose findings a case speaks of
+
+
+@pytest.mark.parametrize(
+    ("group", "expect"),
+    [
+        ("electrolyte", "tier: emergency, patient_tier: emergency"),
+        ("other", "tier: none, shows: [], patient_tier: emergency"),
+    ],
+)
+def test_a_case_speaks_of_the_findings_of_its_own_group(
+    screener: Screener, tmp_path: Path, group: str, expect: str
+) -> None:
+    path = tmp_path / "cases.yaml"
+    path.write_text(f"{HEAD}  - name: x\n    data: [{{{LOW[0]}}}]\n    expect: {{{expect}}}\n")
+    (case,) = load_cases_file(path, group, screener.rulesets)
+    assert run_case(screener, case).failures == ()
+    (failure,) = run_case(screener, replace(case, expect=Expect(patient_tier="none"))).failures
+    assert failure.message == "the patient tier should be none and is emergency"

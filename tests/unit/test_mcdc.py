@@ -11,7 +11,7 @@ import pytest
 from cds import Screener
 from cds.cases import load_cases_file
 from cds.harness import CaseResult, run, run_case
-from cds.mcdc import Coverage, measure, suggest
+from cds.mcdc import Coverage, OpenCriterion, measure, suggest
 from cds.program import leaves
 from cds.rules import Rulesets, load_rulesets
 from trial_rules import AS_OF, expecting, loaded, patient, rule, written
@@ -167,7 +167,13 @@ def test_the_cases_suggested_for_what_is_open_cover_every_criterion_of_the_shipp
     shipped: Rulesets, tmp_path: Path
 ) -> None:
     screener = Screener(shipped)
-    open_ = measure([], shipped).open
+
+    def ours(coverage: Coverage) -> list[OpenCriterion]:
+        rules = shipped.program.by_id
+        return [o for o in coverage.open if rules[o.rule].group == "electrolyte"]
+
+    open_ = ours(measure([], shipped))
+    assert len(open_) > 200
     suggested = [suggest(screener, o, AS_OF) for o in open_]
     assert None not in suggested
     text = "cases:\n" + "".join(filter(None, suggested))
@@ -176,9 +182,7 @@ def test_the_cases_suggested_for_what_is_open_cover_every_criterion_of_the_shipp
     path.write_text(re.sub(r"(?m)^  - name: .*$", lambda _: f"  - name: c{next(numbers)}", text))
     tried = list(run(screener, load_cases_file(path, "electrolyte", shipped)))
     assert [str(f) for r in tried for f in r.failures] == []
-    coverage = measure(tried, shipped)
-    assert left(coverage) == {}
-    assert coverage.percent == 100
+    assert ours(measure(tried, shipped)) == []
 
 
 def test_a_suggestion_reads_as_an_author_would_write_it(shipped: Rulesets) -> None:

@@ -26,8 +26,8 @@ def shipped() -> Rulesets:
 
 @pytest.fixture(scope="module")
 def everything(shipped: Rulesets) -> MutationReport:
-    """All mutants of the shipped rules: there is no case that could notice any."""
-    return mutation.test_mutants(Screener(shipped), [])
+    """All mutants of shipped rules: there is no case that could notice any."""
+    return mutation.test_mutants(Screener(shipped), [], groups=["electrolyte"])
 
 
 def report(
@@ -292,6 +292,17 @@ def test_a_wrong_tier_is_noticed_by_who_expects_a_tier(
     case = patient("lab: potassium 3.4 mmol/L", expect=expecting(**expect))
     left = alive(report(loaded(shipped, BAND), case))
     assert {"tier+1", "tier-1"} - set(left) == noticed
+
+
+def test_a_card_that_tells_another_limit_is_noticed_though_the_same_is_found(
+    shipped: Rulesets,
+) -> None:
+    rules = loaded(shipped, BAND)
+    lines = ("lab: potassium 3.4 mmol/L",)
+    of_the_limit = patient(*lines, expect=expecting(card=["stops at potassium 3.5 mmol/L"]))
+    assert "when.0/lt+last" not in alive(report(rules, of_the_limit))
+    of_the_finding = patient(*lines, expect=expecting(card=["A summary"]))
+    assert "when.0/lt+last" in alive(report(rules, of_the_finding))
 
 
 def test_a_lost_family_is_noticed_by_who_expects_all_that_is_shown(shipped: Rulesets) -> None:

@@ -248,9 +248,16 @@ def test_the_laboratory_is_heard_in_the_first_band_and_its_critical_flag_is_urge
             if c.critical_flag or (c.laboratory or "").startswith("critical"):
                 assert rule.tier_value is Tier.urgent, rule.id
                 critical.add((c.lab, side(c)))
-    # High magnesium has no mild band; a few tests are judged by their critical flag alone.
-    assert judged - first == {("magnesium", "high"), ("glucose", "high"), ("creatinine", "high")}
-    # A high vitamin B12 or low creatine kinase has no rule at all, so no flag either.
+    # High magnesium has no mild band; the others are judged by their critical flag alone.
+    assert judged - first == {
+        ("magnesium", "high"),
+        ("calcium-ionized", "high"),
+        ("glucose", "high"),
+        ("creatinine", "low"),
+        ("creatinine", "high"),
+        ("vitamin-b12", "high"),
+        ("ferritin", "high"),
+    }
     assert judged - critical == set()
 
 
