@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 _NEEDED = ("hypothesis", "markdown_it")
+_STORAGE = "HYPOTHESIS_STORAGE_DIRECTORY"
 
 
 def _seed(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -84,24 +90,71 @@ def check(
             "'cds check' draws patients with Hypothesis, which is not installed (missing: "
             f"{', '.join(missing)}); run: pip install 'cds-twitch[test]'"
         )
-    from cds.testing.properties import EXAMPLES, PROPERTIES, Subject
-    from cds.testing.properties import check as checked
+    with _nothing_left_behind(), _interruptible() as stop_if_asked:
+        from cds.testing.properties import EXAMPLES, PROPERTIES, Subject
+        from cds.testing.properties import check as checked
 
-    chosen = _chosen(PROPERTIES, only)
-    if listing:
-        _list(chosen, form)
-        return
-    from cds.cases import load_tested
+        chosen = _chosen(PROPERTIES, only)
+        if listing:
+            _list(chosen, form)
+            return
+        from cds.cases import load_tested
 
-    rulesets, _ = load_tested(*folders, site=site)
-    found = checked(Subject.of(rulesets), chosen, examples=examples or EXAMPLES, seed=seed)
-    outcomes = list(progress(found, "properties", len(chosen)))
+        rulesets, _ = load_tested(*folders, site=site)
+        found = checked(
+            Subject.of(rulesets),
+            chosen,
+            examples=examples or EXAMPLES,
+            seed=seed,
+            before_each=stop_if_asked,
+        )
+        outcomes = list(progress(found, "properties", len(chosen)))
     if form == "json":
         print_json({"seed": seed, "properties": [_json(outcome) for outcome in outcomes]})
     else:
         _write(page(), outcomes, seed)
     if any(outcome.against for outcome in outcomes):
         sys.exit(FAILED)
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Let Hypothesis keep its files elsewhere than in the folder of whoever runs the command."""
+    if _STORAGE in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="cds-check-") as folder:
+        os.environ[_STORAGE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_STORAGE]
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Give what ends the command after Ctrl-C; a second one ends it at once.
+
+    Hypothesis watches the garbage collector, and Python ignores an interrupt that meets it there.
+    """
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop_if_asked
+        stop_if_asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _chosen(properties: tuple[Property, ...], only: tuple[str, ...]) -> list[Property]:

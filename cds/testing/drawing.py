@@ -88,6 +88,8 @@ class Drawing:
         first = (low / place).to_integral_value(ROUND_CEILING)
         last = (high / place).to_integral_value(ROUND_FLOOR)
         aimed = st.sampled_from(self.targets.values(what))
+        if first > last:  # nothing round is possible
+            return aimed
         anywhere = st.integers(int(first), int(last)).map(lambda n: n * place)
         return aimed | aimed | anywhere
 

@@ -7,7 +7,7 @@ speaks against a property is shrunk to the fewest statements and printed as case
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -55,6 +55,7 @@ def check(
     *,
     examples: int = EXAMPLES,
     seed: int = 0,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each property; the same seed draws the same patients.
 
@@ -63,12 +64,20 @@ def check(
         properties: which ones, in this order.
         examples: how many patients to draw for each; some draw fewer (`Property.share`).
         seed: any whole number.
+        before_each: called before each patient; KeyboardInterrupt ends everything.
     """
     for property_ in properties:
-        yield _checked(subject, property_, max(1, round(examples * property_.share)), seed)
+        count = max(1, round(examples * property_.share))
+        yield _checked(subject, property_, count, seed, before_each)
 
 
-def _checked(subject: Subject, property_: Property, examples: int, seed: int) -> Outcome:
+def _checked(
+    subject: Subject,
+    property_: Property,
+    examples: int,
+    seed: int,
+    before_each: Callable[[], None],
+) -> Outcome:
     start = time.perf_counter()
     skipped = property_.skipped(subject)
     if skipped:
@@ -79,6 +88,7 @@ def _checked(subject: Subject, property_: Property, examples: int, seed: int) ->
 
     def speaks_against(drawn: Any) -> bool:
         nonlocal tried, first, last
+        before_each()
         tried += 1
         found = _against(subject, property_, drawn)
         if found is not None:

@@ -8,12 +8,13 @@ of the input: the message names both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from cds.forms import Form, Lab, Patient
+from cds.forms import Form, Lab, Patient, Presence, Takes
 from cds.program import grid_code
 from cds.testing.drawing import Drawing, Record, joined
 from cds.testing.laws import (
@@ -142,13 +143,24 @@ def _entered_in_error(
     if not differing:
         return None
     message = f"{name}, entered in error, is not like one that was left out: {differing}"
-    left = [f for n, f in enumerate(forms) if name.split("/")[1] != _number(forms, n)]
-    shown = expected(subject.screen([*resources[:index], *resources[index + 1 :]]))
-    return Counterexample(message, (case("Without what was entered in error", left, shown),))
+    place = next(n for n in range(len(forms)) if name.endswith(f"/r{n + 1}"))
+    left = (*forms[:place], *forms[place + 1 :])
+    expect = expected(subject.screen([*resources[:index], *resources[index + 1 :]]))
+    cases = [case("Without what was entered in error", left, expect)]
+    said = _said_in_error(forms[place])
+    if said is not None:
+        with_it = (*forms[:place], said, *forms[place + 1 :])
+        cases.append(case("What was entered in error is as if it were not there", with_it, expect))
+    return Counterexample(message, tuple(cases))
 
 
-def _number(forms: Sequence[Form], index: int) -> str:
-    return f"r{index + 1}"
+def _said_in_error(form: Form) -> Form | None:
+    """The statement with its status, where a line of a case can say it."""
+    if isinstance(form, Presence) and form.is_condition:
+        return replace(form, clinical="", verification="entered-in-error")
+    if isinstance(form, Lab | Takes):
+        return replace(form, status="entered-in-error")
+    return None
 
 
 # ---------------------------------------------------------------- units

@@ -18,7 +18,7 @@ from cds.testing.laws import screened
 from cds.testing.strategies import assess, bundle_of
 from cds.testing.targets import AS_OF, Targets
 
-__all__ = ["Counterexample", "Property", "Subject", "expected", "tier_name"]
+__all__ = ["Counterexample", "Property", "Subject", "case", "expected", "tier_name"]
 
 Json = dict[str, Any]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -113,6 +117,29 @@ def test_a_site_profile_is_checked_with_the_rules_that_it_changes(tmp_path: Path
     result = check(home, "--site", profile, "--only", "worse-value")
     assert result.exit_code == 0
     assert "not checked: no rule has a number to compare with" in result.stdout
+
+
+def test_ctrl_c_ends_it_and_nothing_is_left_in_the_folder_of_whoever_runs_it(
+    tmp_path: Path,
+) -> None:
+    home, here, scratch = folder(tmp_path / "rules"), tmp_path / "here", tmp_path / "scratch"
+    here.mkdir()
+    scratch.mkdir()
+    command = [sys.executable, "-m", "cds", "check", str(home), "--examples", "100000"]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, env=environment) as running:
+        try:
+            limit = time.monotonic() + 30
+            while not list(scratch.glob("cds-check-*/*")) and time.monotonic() < limit:
+                time.sleep(0.05)  # until Hypothesis has written something
+            running.send_signal(signal.SIGINT)
+            assert running.communicate(timeout=30)[0] == b""
+        finally:
+            running.kill()
+    assert time.monotonic() < limit
+    assert running.returncode == 130
+    assert list(here.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["hypothesis", "markdown_it"])
