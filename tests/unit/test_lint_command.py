@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ def test_a_fault_of_yaml_is_a_lint_and_no_crash() -> None:
 
 def test_what_cannot_be_linted_ends_with_2() -> None:
     Path("empty").mkdir()
-    for arguments in (("empty",), ("nowhere",), ("--explain", "CDS999"), ("--against", "no-rev")):
+    write(Path("mine"))
+    subprocess.run(["git", "init", "--quiet", "mine"], check=True)  # noqa: S607
+    unknown = ("mine", "--against", "no-rev")
+    for arguments in (("empty",), ("nowhere",), ("--explain", "CDS999"), unknown):
         result = run(*arguments)
         assert result.exit_code == 2, arguments
         assert result.stderr
