@@ -66,10 +66,19 @@ def _tried(rulesets: Rulesets) -> tuple[dict[str, list[Any]] | None, dict[str, A
     results = list(run(Screener(rulesets), load_cases(rulesets)))
     if not results:
         return None, None
+    makers: dict[str, list[str]] = {}
+    for compiled in rulesets.program.rules:
+        makers.setdefault(compiled.rule.finding_id, []).append(compiled.rule.id)
     cases: dict[str, list[Any]] = {}
     for result in results:
         case, expect = result.case, result.case.expect
-        for rules, word in ((expect.fires, "fires"), (expect.not_, "does not fire")):
+        shown = [r for finding in expect.shows or () for r in makers[finding]]
+        shown = [r for r in shown if r not in expect.fires and r not in expect.not_]
+        for rules, word in (
+            (expect.fires, "fires"),
+            (shown, "its finding is shown"),
+            (expect.not_, "does not fire"),
+        ):
             for rule in rules:
                 tier = f"; tier of the patient: {expect.tier}" if expect.tier else ""
                 failed = "" if result.passed else " (FAILS)"

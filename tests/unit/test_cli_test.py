@@ -331,3 +331,21 @@ def test_the_profile_of_a_site_is_tested_with_the_same_cases(here: Path) -> None
     result = run("rules", "--no-mutation", "--site", "site.yaml")
     assert result.exit_code == 1
     assert "      disabled by site 'ours': not with us" in lines(result)
+
+
+# ------------------------------------------------------------ cases on the page of rules
+
+
+def test_the_page_of_rules_shows_the_cases_of_each_rule_and_what_they_cover(here: Path) -> None:
+    shows = "  - {name: Shown, data: [{symptom: cramp}], expect: {shows: [cramp-noted]}}\n"
+    cases(here, CASES + shows + WRONG.replace("\\u0001", ""))
+    page = CliRunner().invoke(cli.main, ["rules", "--rulesets", "rules", "--format", "html"]).stdout
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    for line in (
+        "A cramp is noted: fires; tier of the patient: soon (alpha/cases.yaml:3)",
+        "Not in pregnancy: does not fire (alpha/cases.yaml:7)",
+        "Shown: its finding is shown",
+        "Wrong &lt;&amp;&gt;: does not fire (FAILS)",
+        "2 of 2 criteria",
+    ):
+        assert line in text
