@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cds.cli.common import place
 from cds.facts import iso
 from cds.report import visible
 
@@ -96,13 +96,6 @@ class Outcome:
         for group in self.groups:
             own = [result for result in self.results if result.case.group == group]
             yield group, place(own[0].case.path) if own else "", own
-
-
-def place(path: str, line: int | None = None) -> str:
-    """Return a path, from where we are if it lies below, and its line."""
-    here, absolute = Path.cwd(), Path(os.path.abspath(path))
-    short = str(absolute.relative_to(here)) if absolute.is_relative_to(here) else path
-    return short if line is None else f"{short}:{line}"
 
 
 # ---------------------------------------------------------------- text

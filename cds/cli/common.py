@@ -39,6 +39,7 @@ __all__ = [
     "on_terminal",
     "options",
     "page",
+    "place",
     "print_json",
     "progress",
     "say",
@@ -279,6 +280,13 @@ def progress(items: Iterable[T], label: str, length: int | None = None) -> Itera
         items, label=label, length=length, file=sys.stderr, hidden=not sys.stderr.isatty()
     ) as bar:
         yield from bar
+
+
+def place(path: str, line: int | None = None) -> str:
+    """Return a path, from where we are if it lies below, and its line."""
+    here, absolute = Path.cwd(), Path(os.path.abspath(path))
+    short = str(absolute.relative_to(here)) if absolute.is_relative_to(here) else path
+    return short if line is None else f"{short}:{line}"
 
 
 @contextmanager

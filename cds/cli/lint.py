@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cds.cli.common import FAILED, page, print_json, unusable
+from cds.cli.common import FAILED, page, place, print_json, unusable
 
 if TYPE_CHECKING:
     from cds.lint import Lint
@@ -92,7 +90,7 @@ def _write(out: Page, entry: Lint) -> None:
     about = f" {entry.rule}:" if entry.rule else ""
     severity = "accepted" if entry.accepted else entry.severity
     style = "" if entry.accepted else _COLORS[entry.severity]
-    out.line(f"{_relative(entry.path)}{entry.place}: {severity} {entry.id}", style=style)
+    out.line(f"{place(entry.path)}{entry.place}: {severity} {entry.id}", style=style)
     out.line(f"{about} {entry.message}".strip(), indent=4)
     reason = f"accepted: {entry.accepted}" if entry.accepted else f"-> {entry.fix}"
     out.line(reason, indent=4)
@@ -102,13 +100,6 @@ def _summary(found: list[Lint]) -> str:
     counts = Counter("accepted" if e.accepted else e.severity for e in found)
     words = [f"{counts[s]} {s}{'' if counts[s] == 1 else 's'}" for s in ("error", "warning")]
     return ", ".join([*words, f"{counts['info']} info", f"{counts['accepted']} accepted"])
-
-
-def _relative(path: str) -> str:
-    """The path from where we are, if it lies below."""
-    here = Path.cwd()
-    absolute = Path(os.path.abspath(path))
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else path
 
 
 def _write_json(found: list[Lint], everything: bool) -> None:
@@ -122,7 +113,7 @@ def _write_json(found: list[Lint], everything: bool) -> None:
                 {
                     "id": e.id,
                     "severity": e.severity,
-                    "path": _relative(e.path),
+                    "path": place(e.path),
                     "line": e.line or None,
                     "column": e.column or None,
                     "rule": e.rule or None,
@@ -141,11 +132,11 @@ def _write_github(found: list[Lint], everything: bool) -> None:
     for e in found:
         if e.accepted or (e.severity == "info" and not everything):
             continue
-        place = f"file={_property(_relative(e.path))}" + (f",line={e.line}" if e.line else "")
-        place += f",col={e.column}" if e.column else ""
+        where = f"file={_property(place(e.path))}" + (f",line={e.line}" if e.line else "")
+        where += f",col={e.column}" if e.column else ""
         about = f"{e.rule}: " if e.rule else ""
         text = _data(f"{about}{e.message}\n{e.fix}")
-        click.echo(f"::{_GITHUB[e.severity]} {place},title={e.id}::{text}")
+        click.echo(f"::{_GITHUB[e.severity]} {where},title={e.id}::{text}")
 
 
 def _data(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -36,15 +37,16 @@ _NOT_PLAIN: Final = re.compile(r": |:$| #| $|^(?:-?[0-9]+(?:\.[0-9]+)?|true|fals
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Form(ABC):
     """One statement about the patient of a case; see the subclasses."""
 
     key: ClassVar[str] = ""
 
+    @abstractmethod
     def entry(self) -> dict[str, str]:
         """Return the statement as it stands in a case: its key and text, and further keys."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resources(self, terminology: Terminology, as_of: int, id_: str, subject: str) -> list[Json]:
         """Return the FHIR R4B resources that say this.
 
@@ -56,7 +58,6 @@ class Form:
 
         Raises: ValueError where the terminology has no such name, code or unit.
         """
-        raise NotImplementedError
 
     def line(self) -> str:
         """Return the statement as it stands in a case file, in YAML."""
