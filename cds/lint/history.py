@@ -105,6 +105,8 @@ def _pasts(subject: Subject) -> list[_Past]:
 def _past(subject: Subject, folder: Path) -> _Past:
     repo = repository(folder)
     if repo.top is None:
+        if subject.given:  # a comparison that somebody asked for is not left out quietly
+            raise UsageError(f"{folder} cannot be compared with '{subject.against}': {repo.why}")
         return _Past(repo, None)
     wanted = ("--verify", "--quiet", "--end-of-options", f"{subject.against}^{{commit}}")
     commit = (repo.run("rev-parse", *wanted) or "").strip()

@@ -287,3 +287,8 @@ def test_a_reading_level_that_was_not_measured_is_said(
 ) -> None:
     monkeypatch.setattr("cds.lint.patient.find_spec", lambda name: None)
     assert ids(folder) == [("CDS802", "")]
+
+
+def test_a_comparison_that_is_asked_for_outside_a_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be compared with 'v1'"):
+        linting.lint([write(tmp_path)], against="v1")
