@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
+import simdjson
 
-__all__ = ["LARGE", "Decoded", "Doubled", "Part", "decode", "lines", "parse_checked"]
+__all__ = ["LARGE", "Decoded", "Doubled", "Part", "Sparse", "decode", "lines", "parse_checked"]
 
 Buffer = bytes | mmap.mmap
 Parse = Callable[[bytes], object]
@@ -26,6 +27,9 @@ Parse = Callable[[bytes], object]
 # Above this many bytes a text is read piece by piece even where it is sound: the parsed values
 # take about six times the room of the text.
 LARGE: Final = 32 * 1024 * 1024
+
+# Below this many bytes there is nothing to gain from leaving anything out.
+_SMALL: Final = 32 * 1024
 
 # Up to the next bracket that is not inside a string.
 _BRACKET: Final = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
@@ -56,6 +60,55 @@ class Decoded(NamedTuple):
     kind: Literal["value", "entries", "values"]
     parts: Iterable[Part]
     notes: tuple[str, ...] = ()
+
+
+class Sparse:
+    """Parses JSON as orjson does, but of a Bundle only the resources of some types wholly.
+
+    Of any other resource only its ``resourceType`` is kept, and of its entry the ``fullUrl``: most
+    of a real record is claims and encounters, which no rule looks at. The whole text is checked
+    all the same, and what simdjson refuses goes to orjson. Where an entry or a resource has a key
+    twice, which JSON leaves open, here the first one says whether it is wanted.
+
+    Args:
+        types: the types of the resources that are wanted.
+    """
+
+    def __init__(self, types: Collection[str]) -> None:
+        self._types = frozenset(types) | {"Bundle"}
+        self._parser = simdjson.Parser()
+
+    def __call__(self, data: bytes) -> object:
+        """Return the value of a text. Raises: orjson.JSONDecodeError."""
+        if len(data) >= _SMALL and not data.startswith(b"\xef\xbb\xbf"):
+            try:
+                found = self._bundle(self._parser.parse(data))
+            except (ValueError, RuntimeError, RecursionError):
+                found = None  # orjson says why, and perhaps knows better
+            if found is not None:
+                return found
+        return orjson.loads(data)
+
+    def _bundle(self, value: Any) -> dict[str, object] | None:
+        if type(value) is not simdjson.Object or value.get("resourceType") != "Bundle":
+            return None
+        sent: Any = value.get("entry")
+        if type(sent) is not simdjson.Array or list(value.keys()).count("entry") > 1:
+            return None
+        return {"resourceType": "Bundle", "entry": [self._entry(entry) for entry in sent]}
+
+    def _entry(self, entry: Any) -> object:
+        if type(entry) is simdjson.Object:
+            resource = entry.get("resource")
+            if type(resource) is simdjson.Object:
+                name = resource.get("resourceType")
+                if type(name) is str and name not in self._types:
+                    url = entry.get("fullUrl")
+                    if type(url) is str or url is None:
+                        return {"fullUrl": url, "resource": {"resourceType": name}}
+            whole: object = entry.as_dict()
+            return whole
+        return entry.as_list() if type(entry) is simdjson.Array else entry
 
 
 def parse_checked(data: bytes) -> object:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from cds.errors import FhirInputError
 from cds.model import Coding, Instant, Problem, Quantity
+from cds.questionnaires import Questionnaire
 
 __all__ = [
     "EARLIEST",
@@ -25,7 +26,9 @@ __all__ = [
     "Json",
     "Known",
     "Ref",
+    "Stated",
     "Terms",
+    "Unanswered",
     "Unreadable",
     "identifier",
     "make_coding",
@@ -210,18 +213,31 @@ def identifier(value: object) -> str | None:
 # ---------------------------------------------------------------- one resource being read
 
 
+class Unanswered(NamedTuple):
+    """A response whose questions may have codes in a Questionnaire of the same scope.
+
+    `url` is the canonical of that, `problems` how many the item had before it was read.
+    """
+
+    url: str
+    response: Json
+    status: str
+    problems: int
+
+
 class Item:
     """One resource on its way: what was read of it, and what was wrong with it.
 
     `label` is the reference that every value and problem carries, `base` the server it is on
     ("" where not known). The references that only the whole scope can resolve wait in
-    `subject`, `specimen` and `drug`; `orphan` says why there is no usable subject, `inner` is a
-    contained Patient.
+    `subject`, `specimen`, `drug` and `form` (the questionnaire that was answered); `orphan` says
+    why there is no usable subject, `inner` is a contained Patient.
     """
 
     __slots__ = (
         "base",
         "drug",
+        "form",
         "index",
         "inner",
         "label",
@@ -246,6 +262,7 @@ class Item:
         self.subject: Ref | None = None
         self.specimen: Ref | None = None
         self.drug: Ref | None = None
+        self.form: Unanswered | None = None
 
     def error(self, code: str, path: str, message: str) -> None:
         """Note that an element was not used."""
@@ -389,6 +406,22 @@ class Terms(Protocol):
         """Codes that say yes (True) or no whatever was asked."""
 
     @property
+    def severities(self) -> Mapping[tuple[str, str], str]:
+        """Codes that say how severe something is."""
+
+    @property
+    def sites(self) -> Mapping[tuple[str, str, str], tuple[frozenset[str], tuple[str, ...]]]:
+        """What a finding becomes at a place of the body."""
+
+    @property
+    def questionnaires(self) -> Mapping[str, Questionnaire]:
+        """What answers to questionnaires mean, by canonical URL."""
+
+    @property
+    def nothing(self) -> frozenset[str]:
+        """Texts in the place of a medicine that name none."""
+
+    @property
     def note_words(self) -> tuple[str, ...]:
         """Words of a note that matter."""
 
@@ -436,6 +469,9 @@ def make_coding(system: str, code: str, display: str) -> Coding:
     return Coding(system, code, display)
 
 
+Stated = dict[str, tuple[Coding, bool | None]]
+"""What one resource says: (value set, coding, present); None where the sender does not know."""
+
 Uses = list[tuple[Known, Json]]
 """Codings of one CodeableConcept that rules know, as sent."""
 
@@ -452,7 +488,7 @@ class Codes:
 
     def __init__(self, terms: Terms, wanted: Collection[str] | None) -> None:
         self._terms = terms
-        self.yes_no = terms.yes_no
+        self.yes_no, self.severities = terms.yes_no, terms.severities
         self._wanted = None if wanted is None else frozenset(wanted)
         # By system and code as sent; None for a code that no rule asks for.
         self.seen: dict[tuple[str, str], Known | None] = {}
@@ -547,6 +583,22 @@ class Codes:
                 self.said.clear()
             self.said[key] = said
         return said
+
+    def at_sites(self, stated: Stated, sites: Sequence[Coding]) -> Stated:
+        """Return what is stated, with what is special about all these places of the body.
+
+        A twitch of the eyelid alone is an eyelid twitch and no other; one of eyelid and leg is
+        a twitch. A denial stays what it is.
+        """
+        changed = stated
+        for concept, (coding, present) in stated.items() if sites else ():
+            found = {self._terms.sites.get((concept, s.system, s.code)) for s in sites}
+            special = found.pop() if len(found) == 1 else None
+            if special is not None and present:
+                gone, holds = special
+                changed = {name: said for name, said in changed.items() if name not in gone}
+                changed |= {name: (coding, present) for name in self._findings(holds)}
+        return changed
 
     def codings(self, concept: object, item: Item, path: str) -> list[Coding]:
         """Return every coding of a CodeableConcept, known to rules or not."""

@@ -12,19 +12,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from cds._fhir_answers import Answers, Form, given
 from cds._fhir_parts import (
     Codes,
     Item,
     Json,
     Known,
     Ref,
+    Stated,
     Terms,
+    Unanswered,
     Unreadable,
     Uses,
     identifier,
     make_coding,
+    number,
     parse_time,
     reference,
     text_quantity,
@@ -81,9 +87,6 @@ _NOT_NUMERIC: Final = (
     "valueReference",
 )
 
-# What one resource says: (value set, coding, present); None where the sender does not know.
-_Stated = dict[str, tuple[Coding, bool | None]]
-
 
 class Person(NamedTuple):
     """What rules need of a Patient."""
@@ -125,6 +128,7 @@ class Resources:
 
     def __init__(self, terms: Terms, wanted: Collection[str] | None = None) -> None:
         self.codes = Codes(terms, wanted)
+        self.answers = Answers(terms, self.codes, self._answer)
         # "not hemolyzed" says nothing; "no" and the like must stand directly before the word.
         words = "|".join(re.escape(word) for word in sorted(terms.note_words, key=len)[::-1])
         self._words = (
@@ -140,6 +144,7 @@ class Resources:
             "FamilyMemberHistory": Kind(self._wants_family, self._family, "patient"),
             "QuestionnaireResponse": Kind(self._wants_answers, self._answers, "subject"),
             "Patient": Kind(_always, self._person, ""),
+            "Questionnaire": Kind(self._wants_form, self._form, ""),
             "Medication": Kind(_always, self._medication, ""),
             "Specimen": Kind(_always, self._draw, "subject"),
             # Of DSTU2; a rule could need it, had it come as a MedicationRequest.
@@ -229,15 +234,14 @@ class Resources:
                 return True
         return None
 
-    def _wants_answers(self, resource: Json) -> Uses | None:
+    def _wants_answers(self, resource: Json) -> bool | None:
         if "group" in resource and "item" not in resource:
             raise Unreadable("it has the shape of DSTU2 (group); send R4 or R5 (item)")
-        uses: Uses = []
-        for answer in _leaves(resource):
-            coding = answer.get("valueCoding")
-            if isinstance(coding, dict):
-                uses += self.codes.uses({"coding": [coding]})[0]
-        return uses or None
+        # Also what no rule knows: that it was answered and not understood has to be said.
+        return True if next(given(resource), None) else None
+
+    def _wants_form(self, resource: Json) -> Form | None:
+        return (isinstance(resource.get("url"), str) and self.answers.form(resource)) or None
 
     # ------------------------------------------------------------ Observation
 
@@ -254,7 +258,8 @@ class Resources:
         words = self._note_words(resource, item)
         draw = self._specimen(resource, item)
         parts = item.objects_at(resource, "component")
-        base = _Shared(item.label, status, when, words, draw, self._sites(resource, item))
+        sites = self._sites(resource, item)
+        base = _Shared(item.label, status, when, words, draw, sites, _begin(resource, when))
         self._part(resource, item, uses, base, "", panel=bool(parts))
         for index, part in enumerate(parts):
             known, sound = self.codes.uses(part.get("code"))
@@ -301,16 +306,18 @@ class Resources:
             self._measurement(part, item, measured[0], base, prefix, panel=panel)
             if len(uses) == 1 and not uses[0][0].concepts and not uses[0][0].question:
                 return
-        for concept, (shown, present) in self._stated(part, item, uses, prefix).items():
+        stated = self.codes.at_sites(self._stated(part, item, uses, prefix), base.sites)
+        for concept, (shown, present) in stated.items():
             item.values.append(
                 Presence(
                     item.label,
                     concept,
                     shown,
                     present,
-                    None,
+                    base.onset,
                     base.when,
-                    lasting=False,
+                    # What began and has no end goes on.
+                    lasting=base.onset is not None and base.onset.open,
                     status=base.status,
                     sites=base.sites,
                 )
@@ -511,13 +518,13 @@ class Resources:
 
     # ------------------------------------------------------------ present or absent
 
-    def _stated(self, part: Json, item: Item, uses: Uses, prefix: str) -> _Stated:
+    def _stated(self, part: Json, item: Item, uses: Uses, prefix: str) -> Stated:
         """Return what an Observation or component says of value sets.
 
         A question says what its coded answer means. A finding is present if the value says so or
         there is none. Whatever the code, a finding as value is present.
         """
-        found: _Stated = {}
+        found: Stated = {}
         value = part.get("valueCodeableConcept")
         answers = item.objects_at(value, "coding", prefix) if isinstance(value, dict) else ()
         for known, _ in uses:
@@ -526,7 +533,7 @@ class Resources:
                     shown = str(answer.get("display") or "")
                     coding = make_coding(self.codes.system(answer["system"]), answer["code"], shown)
                     found.setdefault(concept, (coding, present))
-        as_value: _Stated = {}
+        as_value: Stated = {}
         for known, sent in self.codes.uses(value)[0] if value is not None else ():
             for concept in known.concepts:
                 as_value.setdefault(concept, (known.coding(sent), True))
@@ -571,7 +578,9 @@ class Resources:
         if sent is None:
             return ()
         each = (sent,) if isinstance(sent, dict) else item.objects_at(resource, "bodySite")
-        return tuple(c for site in each for c in self.codes.codings(site, item, "bodySite"))
+        # One coding for each place, lest its translations count as further places.
+        sites = [self.codes.codings(site, item, "bodySite") for site in each]
+        return tuple(codings[0] for codings in sites if codings)
 
     # ------------------------------------------------------------ Condition
 
@@ -598,7 +607,9 @@ class Resources:
             recorded = recorded or item.time_at(resource, key)
         severity = self.codes.codings(resource.get("severity"), item, "severity")
         sites = self._sites(resource, item)
-        for concept, (coding, claim) in _claims(uses, present).items():
+        how = (self.codes.severities.get((c.system, c.code)) for c in severity)
+        severe = next(filter(None, how), None)
+        for concept, (coding, claim) in self.codes.at_sites(_claims(uses, present), sites).items():
             item.values.append(
                 Presence(
                     item.label,
@@ -610,7 +621,7 @@ class Resources:
                     lasting=True,
                     status=status,
                     sites=sites,
-                    severity=severity[0].code if severity else None,
+                    severity=severe,
                 )
             )
 
@@ -658,24 +669,35 @@ class Resources:
                     )
                 )
 
-    def _answers(self, resource: Json, item: Item, uses: Uses) -> None:
-        """Read the answers that are themselves findings.
-
-        A response does not carry the codes of its questions; a mapping of questions
-        (Questionnaire and linkId) would give each leaf of `_leaves` its question, and
-        `_stated` already judges a question with its answer.
-        """
+    def _answers(self, resource: Json, item: Item, _: object) -> None:
+        """Read a response; the codes of its questions may come from a Questionnaire."""
         status = self._status(resource, item)
         if status == "entered-in-error":
             item.info("dropped-by-status", "status", "entered-in-error; not used")
             return
-        when = item.time_at(resource, "authored")
-        for concept, (coding, claim) in _claims(uses, True).items():
-            item.values.append(
-                Presence(
-                    item.label, concept, coding, claim, None, when, lasting=False, status=status
-                )
-            )
+        named = resource.get("questionnaire")
+        url = named if isinstance(named, str) else ""
+        inner = contained(resource, url) if url.startswith("#") else None
+        form = self.answers.form(inner) if inner is not None else {}
+        waiting = Unanswered(url.partition("|")[0], resource, status, len(item.problems))
+        if self.answers.read(resource, item, status, form) and url and inner is None:
+            item.form = waiting
+
+    def read_again(self, item: Item, form: Form) -> None:
+        """Read a response with the codes that a Questionnaire gives to its questions."""
+        if item.form is not None:
+            item.values.clear()
+            del item.problems[item.form.problems :]
+            self.answers.read(item.form.response, item, item.form.status, form)
+
+    def _answer(
+        self, part: Json, item: Item, uses: Uses, status: str, when: Instant | None
+    ) -> None:
+        base = _Shared(item.label, status, when, (), None, (), None)
+        self._part(part, item, uses, base, "item.answer.", panel=False)
+
+    def _form(self, resource: Json, item: Item, form: Form) -> None:
+        item.values.append((str(resource["url"]).partition("|")[0], form))
 
     # ------------------------------------------------------------ medicines
 
@@ -708,11 +730,10 @@ class Resources:
                 item.warning("status-unknown", "intent", "not a code of FHIR's list; kept as sent")
         route: Coding | None = None
         bounds: list[Instant] = []
-        for index, dose in enumerate(item.objects_at(resource, doses)):
+        dosages = item.objects_at(resource, doses)
+        for index, dose in enumerate(dosages):
             path = f"{doses}[{index}]."
-            if route is None:
-                routes = self.codes.codings(dose.get("route"), item, f"{path}route")
-                route = routes[0] if routes else None
+            route = route or self._route(dose.get("route"), item, f"{path}route")
             timing = item.object_at(dose, "timing", path)
             repeat = item.object_at(timing, "repeat", f"{path}timing.") if timing else None
             bound = item.period_at(repeat, "boundsPeriod", path) if repeat else None
@@ -730,8 +751,19 @@ class Resources:
                 period,
                 authored,
                 route,
+                request=not statement,
+                dose=_daily(dosages, item, doses) if dosages else None,
             )
         )
+
+    def _route(self, sent: object, item: Item, path: str) -> Coding | None:
+        """Return dosage.route: its first coding, with its text where that has no name."""
+        if sent is None:
+            return None
+        codings, text = self.codes.codings(sent, item, path), _text(sent)
+        if codings:
+            return codings[0] if codings[0].display else replace(codings[0], display=text)
+        return make_coding("", "", text) if text else None
 
     def _named(self, resource: Json, item: Item) -> tuple[Drug, str]:
         """Return the medication and a name shown beside a reference; a reference may wait."""
@@ -855,6 +887,7 @@ class _Shared(NamedTuple):
     words: tuple[str, ...]
     draw: str | None
     sites: tuple[Coding, ...]
+    onset: Instant | None  # where the time is a period, when it began
 
 
 _PLAIN: Final = frozenset(
@@ -864,6 +897,10 @@ _PLAIN: Final = frozenset(
 _REMARKS: Final = frozenset(
     ("note", "interpretation", "specimen", "comment", "comments", "component")
 )
+
+
+_HOURS: Final = {"h": 1, "d": 24, "wk": 168}
+_FAR: Final = 9  # powers of ten beyond which a number is no dose
 
 
 def _always(_: Json) -> tuple[()]:
@@ -903,12 +940,12 @@ def contained(holder: Json, link: str) -> Json | None:
     return None
 
 
-def _claims(uses: Uses, present: bool | None) -> _Stated:
+def _claims(uses: Uses, present: bool | None) -> Stated:
     """Return what codes say when stated as present, absent or unknown.
 
     Presence holds for every set that includes the code; a denial only for those that list it.
     """
-    found: _Stated = {}
+    found: Stated = {}
     for known, sent in uses:
         for concept in known.concepts if present else known.own:
             found.setdefault(concept, (known.coding(sent), present))
@@ -921,18 +958,6 @@ def _abated(resource: Json) -> bool:
         isinstance(key, str) and key.startswith("abatement") and sent not in (None, False)
         for key, sent in resource.items()
     )
-
-
-def _leaves(response: Json) -> Iterator[Json]:
-    """Yield every answer of a QuestionnaireResponse, nested ones too, in their order."""
-    waiting = list(reversed(_dicts(response.get("item"))))
-    while waiting:
-        node = waiting.pop()
-        below: list[dict[str, Any]] = []
-        for answer in _dicts(node.get("answer")):
-            yield answer
-            below += _dicts(answer.get("item"))
-        waiting += reversed(below + _dicts(node.get("item")))
 
 
 def _timing(resource: Json, key: str, item: Item) -> Instant | None:
@@ -950,6 +975,52 @@ def _timing(resource: Json, key: str, item: Item) -> Instant | None:
         return _hull(known)
     repeat = item.object_at(timing, "repeat", f"{key}.")
     return item.period_at(repeat, "boundsPeriod", f"{key}.repeat.") if repeat else None
+
+
+def _begin(resource: Json, when: Instant | None) -> Instant | None:
+    """The time at which what an Observation saw over a period began, `open` if it goes on."""
+    begin = when.text.partition("/")[0] if when and resource.get("effectivePeriod") else ""
+    return Instant(when.start, when.start, begin, when.open) if when and begin else None
+
+
+def _daily(dosages: Sequence[Json], item: Item, path: str) -> Quantity | None:
+    """Return what is taken on one day, where every dosage says how much and how often.
+
+    None for what is taken as needed, changes from step to step, or is a range.
+    """
+    total: Quantity | None = None
+    if len({str(dose.get("sequence")) for dose in dosages}) > 1:
+        return None
+    for index, dose in enumerate(dosages):
+        timing = dose.get("timing")
+        repeat = timing.get("repeat") if isinstance(timing, dict) else None
+        if not isinstance(repeat, dict) or dose.get("asNeededBoolean") or dose.get("asNeeded"):
+            return None
+        rates = _dicts(dose["doseAndRate"]) if "doseAndRate" in dose else (dose,)
+        sent = [rate["doseQuantity"] for rate in rates if "doseQuantity" in rate]
+        times = _times_a_day(repeat)
+        if len(sent) != 1 or times is None:
+            return None
+        each = item.quantity(sent[0], f"{path}[{index}].doseQuantity")
+        if each is None or each.comparator or abs(each.value.adjusted()) > _FAR:
+            return None
+        if total is not None and (total.unit, total.code) != (each.unit, each.code):
+            return None
+        amount = each.value * times + (total.value if total is not None else 0)
+        total = replace(each, value=amount, text=f"{amount} {each.unit or each.code or ''}".strip())
+    return total
+
+
+def _times_a_day(repeat: Json) -> Decimal | None:
+    """Return how often a day a Timing.repeat says (R4: frequency in period of periodUnit)."""
+    hours = _HOURS.get(str(repeat.get("periodUnit")))
+    period, frequency = number(repeat.get("period")), number(repeat.get("frequency", 1))
+    unclear = any(repeat.get(key) is not None for key in ("periodMax", "frequencyMax"))
+    if hours is None or period is None or frequency is None or unclear:
+        return None
+    if period <= 0 or frequency <= 0 or max(period.adjusted(), frequency.adjusted()) > _FAR:
+        return None
+    return frequency * 24 / (period * hours)
 
 
 def _hull(spans: list[Instant]) -> Instant:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from cds._fhir_answers import Form
 from cds._fhir_json import Doubled
 from cds._fhir_parts import (
     Item,
@@ -123,6 +124,7 @@ class Scope:
         self.urls: list[object] = []  # of entries that are no Patient
         self.targets: dict[str, list[Item]] = {}  # Medications and Specimens by full URL
         self.by_id: dict[tuple[str, str], list[Item]] = {}
+        self.forms: dict[str, list[Form]] = {}  # Questionnaires by canonical URL
 
     # ------------------------------------------------------------ taking resources in
 
@@ -244,6 +246,9 @@ class Scope:
         name = item.type
         if name == "Patient":
             self._take_patient(item, url)
+        elif name == "Questionnaire":
+            canonical, form = item.values[0]
+            self.forms.setdefault(canonical, []).append(form)
         elif name in ("Medication", "Specimen"):
             full = reference(url)
             self.targets.setdefault(full.literal if full else url or item.label, []).append(item)
@@ -301,6 +306,7 @@ class Scope:
         if "OperationOutcome" in self.skipped:
             message = "the sender reports a problem of its own; data may be missing"
             self.log.note("server-outcome", self.where, message)
+        self._read_again()
         groups: dict[str, dict[str, list[Item]]] = {}
         for name, patients in known.patients.items():
             records[name] = _record(name, patients)
@@ -345,6 +351,13 @@ class Scope:
             record.skipped = dict(sorted(others.get(name, {}).items()))
             self._fill(record, groups.get(name, {}), known)
             yield record
+
+    def _read_again(self) -> None:
+        """Give responses the codes of their questions, from a Questionnaire of this scope."""
+        for item in self.items if self.forms else ():
+            forms = self.forms.get(item.form.url, ()) if item.form is not None else ()
+            if forms and all(form == forms[0] for form in forms):
+                self.resources.read_again(item, forms[0])
 
     def _orphan(self, item: Item, reason: str) -> None:
         self.log.reject(f"{place_of(item.where, item.index)} {item.label}", f"orphan: {reason}")

@@ -88,7 +88,7 @@ def render(
         return []
     writer = _Writer(evaluation, rulesets, audience, hook_instance, changes or {})
     cards: dict[tuple[str, Tier], list[_Item]] = {}
-    for finding in sorted(evaluation.findings, key=lambda f: (-f.tier, f.group, f.id)):
+    for finding in evaluation.findings:
         cards.setdefault(card_place(finding), []).append(writer.item(finding))
     return [
         writer.card(group, tier, items, first=number == 0)
@@ -344,13 +344,18 @@ class _Writer:
             more = (f for f in self.wording.facts(caveat.because) if f not in item.facts)
             yield "\n".join(f"- {self.wording.fact(fact)}" for fact in more)
         yield from dict.fromkeys(self._filled(t.detail, item, rule) for rule, t in item.texts)
+        asked = dict.fromkeys(question for r in item.rules for question in r.rule.ask)
+        if asked:
+            yield "\n".join([_escape(self.texts.ask_next), "", *(f"- {_escape(q)}" for q in asked)])
         yield _escape(self.wording.changes(self.changes.get(finding.id, ())))
         yield "\n".join(f"- {_citation(e)}" for e in _unique(item.evidence))
 
     def _not_evaluated(self) -> str:
-        """Say what could not be judged, by reason; what is merely missing comes last."""
+        """Say what could not be judged, by reason; results that are merely missing come last."""
         reasons: dict[str, dict[str, None]] = {}
         for n in sorted(self.evaluation.not_evaluated, key=lambda n: n.reason == "missing"):
+            if n.reason in ("missing", "unknown-code") and not self.wording.is_analyte(n.needs):
+                continue  # symptoms and medicines that nobody recorded: a list without an end
             reasons.setdefault(n.reason, {})[_escape(self.wording.name(n.needs))] = None
         entries = [
             f"{_escape(self.texts.not_evaluated.get(reason, reason))}: {listed(list(names))}"
@@ -371,8 +376,16 @@ class _Writer:
         blocks = [safe_markdown(self.texts.patient_tiers.get(items[0].finding.tier.name, ""))]
         for item in items:
             blocks += [self._filled(text.patient, item, rule) for rule, text in item.texts]
-        blocks.append(safe_markdown(self.texts.patient_disclaimer))
+        blocks += [self._about_medicines(items), safe_markdown(self.texts.patient_disclaimer)]
         return "\n\n".join(dict.fromkeys(block for block in blocks if block))
+
+    def _about_medicines(self, items: list[_Item]) -> str:
+        """Return what a patient is told where a medicine may be the cause; "" where none may."""
+        words = self.texts.patient_medicine
+        if words is None or not any(item.finding.group in words.groups for item in items):
+            return ""
+        hurry = items[0].finding.tier >= Tier.urgent
+        return safe_markdown(words.urgent if hurry else words.below_urgent)
 
     # ------------------------------------------------------------ orders, provenance
 

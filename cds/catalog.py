@@ -1,18 +1,15 @@
-"""Rules as plain values: criteria in words, the catalog, why one fired or not, coverage.
+"""Rules as plain values: criteria in words, the catalog, why one fired or not.
 
 What `report.py` lays out for people and the commands print as JSON. Nothing is decided here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 from cds.cards import because, change_json
-from cds.errors import RuleError
 from cds.evaluate import LeafTrace, NodeTrace, RuleTrace
 from cds.facts import iso
 from cds.model import Change, Evaluation
@@ -21,29 +18,24 @@ from cds.rulefile import (
     AgeCriterion,
     AllCriterion,
     AnyCriterion,
-    ConditionCriterion,
     FindingCriterion,
     HistoryCriterion,
     LabCriterion,
-    LifestyleCriterion,
     MedicationCriterion,
     NoResultCriterion,
+    PresenceCriterion,
     QualityCriterion,
     RatioCriterion,
     RiseCriterion,
     SexCriterion,
-    SymptomCriterion,
 )
 from cds.rules import Rulesets
-from cds.shipped import shipped
 from cds.terminology import seconds_of
 from cds.wording import Wording
-from cds.yamlfile import load_yaml
 
 __all__ = [
     "catalog",
     "concept_name",
-    "coverage",
     "criterion_text",
     "explanation_dict",
     "span_text",
@@ -51,7 +43,6 @@ __all__ = [
 
 _SIGNS: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _FLAGS: Final = {0: "normal", 2: "out of range", 3: "critical"}  # facts: low_flag, high_flag
-_THRESHOLD: Final = re.compile(r"\bTH-\d{3}\b")
 
 
 # ---------------------------------------------------------------- criteria in words
@@ -84,22 +75,19 @@ def criterion_text(criterion: Any, rulesets: Rulesets) -> str:
                 f"{name} {_bound_text(c)} times the lowest of the {window['over']} before, "
                 f"latest result {_age_text(window)}"
             )
-        case SymptomCriterion() | ConditionCriterion() | LifestyleCriterion():
-            kind = next(iter(c.model_fields_set & {"symptom", "condition", "lifestyle"}))
-            text = f"{kind}: {concept_name(getattr(c, kind), rulesets)}"
-            if within:
-                text += f", not known to be older than {within}"
-            if "longer_than" in window:
-                text += f", for more than {window['longer_than']}"
-            return text
+        case PresenceCriterion():
+            name = concept_name(c.concept, rulesets)
+            return f"{c.kind}: {name}" + "".join(_presence_text(c, window, rulesets))
         case HistoryCriterion():
             return f"in the family: {concept_name(c.history, rulesets)}"
         case MedicationCriterion():
-            started = window.get("started_within")
-            text = f"takes: {concept_name(c.medication, rulesets)}"
-            return f"{text}, started within {started}" if started else text
+            return _medication_text(c, window, rulesets)
         case NoResultCriterion():
-            return f"no usable result within {within}: {concept_name(c.no_result, rulesets)}"
+            name = concept_name(c.no_result, rulesets)
+            if c.since_start_of:
+                started = concept_name(c.since_start_of, rulesets)
+                return f"no usable result since {started} was started: {name}"
+            return f"no usable result within {within}: {name}"
         case SexCriterion():
             return "sex: " + ("not recorded, or other" if c.sex == "unknown" else c.sex)
         case AgeCriterion():
@@ -110,6 +98,52 @@ def criterion_text(criterion: Any, rulesets: Rulesets) -> str:
         case FindingCriterion():
             return f"finding: {_finding_name(c.finding, rulesets)}"
     raise TypeError(f"no words for {type(c).__name__}")
+
+
+def _presence_text(
+    c: PresenceCriterion, window: Mapping[str, str], rulesets: Rulesets
+) -> Iterator[str]:
+    """Yield what narrows which records of it count."""
+    for name, words in (
+        ("within", "not known to be older than {}"),
+        ("longer_than", "for more than {}"),
+        ("onset_within", "known to have begun within {}"),
+        ("seen_within", "recorded within {}"),
+    ):
+        if name in window:
+            yield f", {words.format(window[name])}"
+    if c.onset:
+        yield ", not known when it began"
+    if c.times:
+        yield f", recorded on {c.times} days or more"
+    if c.sites:
+        yield f", at {c.sites} places of the body or more"
+    if c.severity:
+        yield f", {c.severity}"
+    if c.medicine is not None:
+        event, medicine = c.medicine
+        late = f" within {window['delay']}" if "delay" in window else ""
+        yield f", begun{late} after the {event} of {concept_name(medicine, rulesets)}"
+
+
+def _medication_text(c: MedicationCriterion, window: Mapping[str, str], rulesets: Rulesets) -> str:
+    name = concept_name(c.medication, rulesets)
+    if c.being_ordered:
+        return f"being ordered: {name}"
+    if c.stopped_within:
+        lasted = f", taken for {window['lasted']} or more before" if c.lasted else ""
+        return f"stopped within {window['stopped_within']}: {name}{lasted}"
+    text = f"takes: {name}"
+    if c.at_least:
+        text += f", {c.at_least} ingredients or more"
+    for key, words in (
+        ("started_within", "started within {}"),
+        ("changed_within", "started, or dose raised, within {}"),
+        ("longer_than", "for more than {}"),
+    ):
+        if key in window:
+            text += f", {words.format(window[key])}"
+    return text
 
 
 def _lab_text(c: LabCriterion) -> str:
@@ -149,7 +183,10 @@ def _number(value: Decimal) -> str:
 
 def _windows(c: Any, rulesets: Rulesets) -> dict[str, int]:
     """Return the durations of a criterion by name, in seconds, with the analyte's default."""
-    names = ("within", "older_than", "over", "longer_than", "started_within")
+    names = (
+        *("within", "older_than", "over", "longer_than", "onset_within", "seen_within", "delay"),
+        *("started_within", "changed_within", "stopped_within", "lasted"),
+    )
     windows = {n: seconds_of(text) for n in names if (text := getattr(c, n, None))}
     if "within" not in windows and isinstance(c, (LabCriterion, RiseCriterion, RatioCriterion)):
         analyte = next(getattr(c, n) for n in ("lab", "rise", "ratio") if hasattr(c, n))
@@ -356,52 +393,3 @@ def _words(criteria: Iterable[Any], rulesets: Rulesets) -> list[Any]:
         else criterion_text(c, rulesets)
         for c in criteria
     ]
-
-
-# ---------------------------------------------------------------- coverage
-
-
-def coverage(rulesets: Rulesets, *folders: str | Path) -> dict[str, Any]:
-    """Return which claims, red flags, thresholds and medication rules the rules cover.
-
-    ``{"covered": {id: [rule ids]}, "not_covered": {id: reason}, "missing": [ids]}`` over every
-    id of `sources/*.yaml` in the shipped rulesets and `folders`. Not covered on purpose is what
-    a source itself leaves out; missing is all that nobody has decided on. Limits and windows
-    that stand in `analytes.yaml` are covered by that file, which then stands in place of rules.
-
-    Raises: RuleError if a file of sources cannot be read.
-    """
-    homes = list(dict.fromkeys(Path(f).resolve() for f in (shipped("rulesets"), *folders)))
-    covers: dict[str, list[str]] = {}
-    for file in rulesets.files:
-        for rule in file.rules:
-            for id_ in rule.covers:
-                covers.setdefault(id_, []).append(rule.id)
-    for path in (home / "analytes.yaml" for home in homes):
-        if path.is_file():
-            for id_ in sorted(set(_THRESHOLD.findall(path.read_text(encoding="utf-8")))):
-                covers.setdefault(id_, []).append(path.name)
-    covered: dict[str, list[str]] = {}
-    not_covered: dict[str, str] = {}
-    missing: list[str] = []
-    for id_, reason in (entry for home in homes for entry in _sources(home)):
-        if id_ in covers:
-            covered[id_] = covers[id_]
-        elif reason:
-            not_covered[id_] = reason
-        else:
-            missing.append(id_)
-    return {"covered": covered, "not_covered": not_covered, "missing": missing}
-
-
-def _sources(home: Path) -> Iterator[tuple[str, str]]:
-    """Yield the id of each source entry, and why no rule is meant to cover it ("" if one is)."""
-    for path in sorted((home / "sources").glob("*.yaml")):
-        data, _ = load_yaml(path)
-        if not isinstance(data, dict):
-            raise RuleError("a file of sources holds keys", path=str(path))
-        for entries in data.values():
-            for entry in entries if isinstance(entries, list) else ():
-                out = entry.get("scope") == "out"
-                reason = entry.get("scope_reason") or ("out of scope" if out else "")
-                yield str(entry["id"]), str(reason) if out else ""

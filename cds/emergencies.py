@@ -8,23 +8,45 @@ asks here what must stay as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from cds.model import Tier
 from cds.program import CompiledRule, Leaf, Program, leaves
-from cds.rulefile import NoResultCriterion
-from cds.terminology import SYSTEMS, Terminology, seconds_of
+from cds.rulefile import MedicationCriterion, NoResultCriterion, PresenceCriterion
+from cds.terminology import SYSTEMS, Terminology, ValueSet, seconds_of
 
-__all__ = ["PRESENT", "RESULTS", "Emergencies", "Use"]
+__all__ = ["RESULTS", "Emergencies", "Use", "analyte_of", "sets_of"]
 
-PRESENT: Final = ("symptom", "condition", "lifestyle", "history", "medication")
-"""Kinds of facts that codes of a value set make."""
+_MEDICINES: Final = ("medication", "stopped", "ordered")
+_PRESENT: Final = ("symptom", "condition", "lifestyle", "history", *_MEDICINES)
 
 RESULTS: Final = ("lab", "rise", "ratio")
 """Kinds of facts that results of an analyte make."""
+
+_RESULT_KEYS: Final = tuple(f"{kind}/" for kind in (*RESULTS, "no-result"))
+
+
+def sets_of(key: str) -> tuple[str, ...]:
+    """Return the value sets whose codes decide about a fact; for a sequence, both of them.
+
+    >>> sets_of("after/tremor/start/ssri"), sets_of("no-result/lithium/since/ace-inhibitor")
+    (('tremor', 'ssri'), ('ace-inhibitor',))
+    """
+    kind, concept, *rest = key.split("/")
+    if kind == "after":
+        return concept, rest[1]
+    if kind == "no-result":
+        return tuple(rest[1:])
+    return (concept,) if kind in _PRESENT else ()
+
+
+def analyte_of(key: str) -> str | None:
+    """Return the analyte of whose results a fact is made, or None."""
+    kind, concept = key.split("/")[:2]
+    return concept if kind in RESULTS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +65,24 @@ class Use:
 
     @property
     def concept(self) -> str:
-        """Analyte or value set that is tested."""
+        """Analyte or value set that is tested, the first one of a sequence."""
         return self.leaf.key.split("/")[1]
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Value sets that are tested."""
+        return sets_of(self.leaf.key)
+
+    @property
+    def undone_by_more(self) -> bool:
+        """Whether one record more, beside those for which it holds, could make it not hold.
+
+        That is so of a beginning that nobody knows, and of what stopped last after a long time.
+        """
+        c = self.leaf.criterion
+        if isinstance(c, PresenceCriterion):
+            return c.onset is not None
+        return isinstance(c, MedicationCriterion) and c.lasted is not None
 
 
 class Emergencies:
@@ -98,14 +136,14 @@ class Emergencies:
         if found is not None:
             return found
         for leaf in (*leaves(rule.when), *leaves(rule.unless)):
-            kind, concept = leaf.key.split("/")[:2]
-            for use in self.uses:
-                if kind in (*RESULTS, "no-result"):
-                    # An impossible result is only seen where some rule asks for its analyte.
+            if leaf.key.startswith(_RESULT_KEYS):
+                # An impossible result is only seen where some rule asks for its analyte.
+                for use in self.uses:
                     if use.kind == "quality" and use.helps:
                         return use.emergency
-                elif kind in PRESENT and not use.helps and use.concept != concept:
-                    if use.concept in self.beside(concept):
+            for concept in sets_of(leaf.key):
+                for use in () if self._is_medicine(concept) else self.sharing(concept):
+                    if not use.helps and concept not in use.sets:
                         return use.emergency
         return None
 
@@ -113,19 +151,67 @@ class Emergencies:
 
     def with_set(self, concept: str) -> list[Use]:
         """Return the criteria that a code of this set satisfies."""
-        return [use for use in self._present if concept in self._sets_in(use.concept)]
+        return self._over(self._sets_above[concept])
 
     def sharing(self, concept: str) -> list[Use]:
         """Return the criteria over sets that have a code in common with this one."""
-        beside = self.beside(concept)
-        return [use for use in self._present if use.concept in beside]
+        return self._over(self.beside(concept))
+
+    def _over(self, concepts: Collection[str]) -> list[Use]:
+        return [use for use in self._present if any(name in concepts for name in use.sets)]
 
     @cached_property
     def _present(self) -> list[Use]:
-        return [use for use in self.uses if use.kind in PRESENT]
+        return [use for use in self.uses if use.sets]
+
+    @cached_property
+    def _tested(self) -> frozenset[str]:
+        return frozenset(name for use in self._present for name in use.sets)
+
+    def _is_medicine(self, concept: str) -> bool:
+        return self.terminology.kind_of(concept) == "medication"
+
+    def at_places(self, concept: str, *, more: bool) -> list[Use]:
+        """Return the criteria that more codes of this set (or fewer) could turn at some place.
+
+        A finding at a place of the body can become another one, in its stead.
+        """
+        turned: list[Use] = []
+        for (finding, _, _), (lost, won) in self.terminology.sites.items():
+            if concept in self._sets_in(finding):
+                turned += [use for use in self._over(lost) if use.helps == more]
+                turned += [use for use in self._over(won) if use.helps != more]
+        return turned
+
+    def misread(self, concept: str, system: str, code: str) -> list[Use]:
+        """Return the criteria that could be lost with how the code of a medicine is read.
+
+        A code that comes to be a medicine, or is none any more, may then contradict the text
+        beside it, and nothing of that record counts. Nothing of that kind happens where another
+        set, of the same routes, lists the code too. A set that others name in `not_with` decides
+        about what is in the same product.
+        """
+        sets = self.terminology.value_sets
+        if not self._is_medicine(concept):
+            return []
+        own = sets[concept]
+        listed = self.terminology.own_concepts_of(SYSTEMS[system], code)
+        known = any(name != concept and _alike(sets[name], own) for name in listed)
+        if known and not any(concept in each.not_with for each in sets.values()):
+            return []
+        return self._over({name for name in self._tested if self._is_medicine(name)})
 
     def _sets_in(self, concept: str) -> set[str]:
         return {concept, *self.terminology.included(concept)}
+
+    @cached_property
+    def _sets_above(self) -> dict[str, set[str]]:
+        """For each set itself and those that include it."""
+        above: dict[str, set[str]] = {}
+        for name in self.terminology.value_sets:
+            for inner in self._sets_in(name):
+                above.setdefault(inner, set()).add(name)
+        return above
 
     def beside(self, concept: str) -> frozenset[str]:
         """Return every set that a code of this one, or of one that it includes, counts for."""
@@ -134,10 +220,12 @@ class Emergencies:
         return self._beside[concept]
 
     def _find_beside(self, concept: str) -> set[str]:
-        found = {name for name in self.terminology.value_sets if concept in self._sets_in(name)}
+        found = set(self._sets_above[concept])
         for name in self._sets_in(concept):
-            for entry in self.terminology.value_sets[name].codes:
-                found |= set(self.terminology.concepts_of(SYSTEMS[entry.system], entry.code))
+            value_set = self.terminology.value_sets[name]
+            codes = [(SYSTEMS[entry.system], entry.code) for entry in value_set.codes]
+            for system, code in (*codes, *filter(None, [value_set.own_code])):
+                found |= set(self.terminology.concepts_of(system, code))
         return found
 
     # ------------------------------------------------------------ results
@@ -200,3 +288,13 @@ class Emergencies:
             and seconds != before
             and (seconds > before) != use.helps
         ]
+
+
+def _alike(one: ValueSet, other: ValueSet) -> bool:
+    """Whether two sets count the medicines that they list in the same records."""
+    return (one.kind, one.routes, one.route_must_be_known, one.not_with) == (
+        other.kind,
+        other.routes,
+        other.route_must_be_known,
+        other.not_with,
+    )

@@ -9,7 +9,7 @@ known. Here are also the values behind `cds explain`, one `RuleTrace` a rule.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -97,10 +97,12 @@ class Evaluator:
         self.program, self.terminology = program, terminology
         self._order = {r.rule.id: i for i, r in enumerate(program.rules)}
         self._stand_ins = [r for r in program.rules if r.rule.stands_in_from]
-        self._makers: dict[str, list[CompiledRule]] = {}
+        self.makers: dict[str, list[CompiledRule]] = {}
         for rule in program.rules:
-            self._makers.setdefault(rule.finding_key, []).append(rule)
+            self.makers.setdefault(rule.finding_key, []).append(rule)
         self._caveats = [r for r in program.rules if r.rule.caveat_for]
+        # What is said of a criterion without a fact is the same for every patient.
+        self._lacking: dict[tuple[int, str], LeafTrace] = {}
 
     @cached_property
     def _leads(self) -> dict[str, list[tuple[int, Leaf]]]:
@@ -117,15 +119,15 @@ class Evaluator:
     ) -> Evaluation:
         """Rank, merge and suppress the findings of one patient, and list what is undecided."""
         facts = {fact.key: fact for fact in normalized.facts}
-        findings, suppressed, population = self.findings(firings, child=normalized.child)
+        findings, suppressed, population = self.findings(firings, normalized)
         fired = {f.rule for f in firings}
         near = self._undecided(facts, normalized, firings, fired)
         return Evaluation(
             patient=record.patient,
             as_of=as_of,
             facts=facts,
-            findings=tuple(sorted(findings, key=_rank)),
-            suppressed=tuple(sorted(suppressed, key=lambda s: _rank(s.finding))),
+            findings=tuple(sorted(findings, key=self._rank)),
+            suppressed=tuple(sorted(suppressed, key=lambda s: self._rank(s.finding))),
             not_evaluated=tuple(sorted({*population, *near}, key=_undecided_rank)),
             problems=tuple(
                 sorted(
@@ -135,6 +137,10 @@ class Evaluator:
             ),
             steps=self._steps(firings),
         )
+
+    def _rank(self, finding: Finding) -> tuple[int, str, int]:
+        """Order by tier and group, then as the rules stand in their file: the author's order."""
+        return -finding.tier, finding.group, self._order[finding.rules[0]]
 
     def _steps(self, firings: Sequence[Firing]) -> dict[str, tuple[str, ...]]:
         """Return what each intermediate finding rests on."""
@@ -148,12 +154,38 @@ class Evaluator:
     # ------------------------------------------------------------ findings
 
     def findings(
-        self, firings: Sequence[Firing], *, child: bool
+        self, firings: Sequence[Firing], normalized: Normalized
     ) -> tuple[list[Finding], list[Suppressed], list[NotEvaluated]]:
         """Return what firings come to: findings shown, those not shown, rules not for a child."""
-        shown, population = self._population(firings, child)
-        findings, suppressed = self._most_urgent_of_family(self._merge(shown))
-        return self._with_caveats(findings, firings), suppressed, population
+        shown, population = self._population(firings, normalized.child)
+        merged, explained = self._yielding(self._merge(shown), firings)
+        findings, superseded = self._most_urgent_of_family(merged)
+        findings, suppressed = self._with_caveats(findings, firings), explained + superseded
+        if normalized.deceased:
+            suppressed += [Suppressed(finding, "recorded as deceased") for finding in findings]
+            findings = []
+        return findings, suppressed, population
+
+    def _yielding(
+        self, findings: Sequence[Finding], firings: Sequence[Firing]
+    ) -> tuple[list[Finding], list[Suppressed]]:
+        """Put aside what another finding, a step too, explains (`Rule.yields_to`).
+
+        A finding that is not for this patient explains nothing: in a child an adult rule holds
+        without anybody being shown it.
+        """
+        found = {f.id for f in findings}
+        found |= {rule.finding_id for f in firings if (rule := self._rule(f).rule).step}
+        kept: list[Finding] = []
+        suppressed: list[Suppressed] = []
+        for finding in findings:
+            yields_to = self.program.by_id[finding.rules[0]].rule.yields_to
+            reason = next((id_ for id_ in yields_to if id_ in found), None)
+            if reason is None:
+                kept.append(finding)
+            else:
+                suppressed.append(Suppressed(finding, f"explained by {reason}"))
+        return kept, suppressed
 
     def _population(
         self, firings: Sequence[Firing], child: bool
@@ -309,53 +341,18 @@ class Evaluator:
         firings: Sequence[Firing],
     ) -> _Judge:
         """Return the function that judges a criterion for this patient, each only once."""
-        found = {self._rule(f).finding_key for f in firings}
-        judged: dict[int, LeafTrace] = {}
-        findings: dict[str, LeafTrace | None] = {}  # None while being judged, against circles
-
-        def judge(leaf: Leaf) -> LeafTrace:
-            trace = judged.get(id(leaf))
-            if trace is None:
-                if leaf.key.startswith("finding/"):
-                    trace = finding(leaf)
-                else:
-                    trace = self._judge(leaf, facts, normalized)
-                judged[id(leaf)] = trace
-            return trace
-
-        def finding(leaf: Leaf) -> LeafTrace:
-            """A finding is open where a result that it rests on is missing or unusable."""
-            if leaf.key in found:
-                return LeafTrace(leaf, "yes")
-            if leaf.key not in findings:
-                findings[leaf.key] = None
-                findings[leaf.key] = waiting(leaf.key)
-            lost = findings[leaf.key]
-            if lost is None:
-                return LeafTrace(leaf, "no")
-            return LeafTrace(leaf, "unknown", lost.reason, lost.resource, needs=lost.needs)
-
-        def waiting(key: str) -> LeafTrace | None:
-            for rule in self._makers.get(key, ()):
-                for lost in _unknowns(_trace(rule.when, judge)):
-                    if lost.reason in _RECORDED or lost.leaf.key.startswith(_RESULTS):
-                        return lost
-            return None
-
-        return judge
+        found = frozenset(self._rule(f).finding_key for f in firings)
+        return _Patient(self, facts, normalized, found).judge
 
     def _reasons(self, rule: CompiledRule, judge: _Judge) -> list[NotEvaluated]:
         """Why an undecided rule is undecided; nothing where it is decided."""
-        tree = _trace(rule.when, judge)
-        if tree.state != "unknown":
+        if _state(rule.when, judge) != "unknown":
             return []
-        return [NotEvaluated(rule.rule.id, t.reason, t.needs, t.resource) for t in _unknowns(tree)]
+        unknown = _unknowns(rule.when, judge)
+        return [NotEvaluated(rule.rule.id, t.reason, t.needs, t.resource) for t in unknown]
 
-    def _judge(
-        self,
-        leaf: Leaf,
-        facts: Mapping[str, Fact],
-        normalized: Normalized,
+    def judge_fact(
+        self, leaf: Leaf, facts: Mapping[str, Fact], normalized: Normalized
     ) -> LeafTrace:
         """Judge one criterion over a fact in three values."""
         key = leaf.key
@@ -369,10 +366,15 @@ class Evaluator:
                 return LeafTrace(leaf, "unknown", first.reason, first.resource, needs=_needs(leaf))
             if key in normalized.denied:
                 return LeafTrace(leaf, "no", resource=normalized.denied[key])
-            needs = _needs(leaf)
-            if key.startswith(("rise/", "ratio/")) and f"lab/{needs}" in facts:
-                needs = f"earlier {needs}"
-            return LeafTrace(leaf, "unknown", "missing", needs=needs)
+            needs = self._missing(leaf, facts)
+            trace = self._lacking.get((id(leaf), needs))
+            if trace is None:
+                value_set = self.terminology.value_sets.get(needs)
+                uncoded = value_set is not None and value_set.uncoded is not None
+                why = "unknown-code" if uncoded else "missing"
+                trace = LeafTrace(leaf, "unknown", why, needs=needs)
+                self._lacking[id(leaf), needs] = trace
+            return trace
         reason = self._why_not(leaf, fact)
         if reason is None:
             return LeafTrace(leaf, "yes", fact=fact)
@@ -411,6 +413,15 @@ class Evaluator:
                     open_ = open_ or "stale"
         return open_
 
+    def _missing(self, leaf: Leaf, facts: Mapping[str, Fact]) -> str:
+        """Name what a criterion without a fact waits for."""
+        kind, needs, *aspect = leaf.key.split("/")
+        if kind in ("rise", "ratio") and f"lab/{needs}" in facts:
+            return f"earlier {needs}"
+        if kind == "after" and f"{self.terminology.kind_of(needs)}/{needs}" in facts:
+            return aspect[-1]  # what began is known; whether after a medicine is not
+        return needs
+
     def _is_stale(self, leaf: Leaf, fact: Fact) -> bool:
         """Whether a result is too old even as context.
 
@@ -437,6 +448,53 @@ class Evaluator:
         return RuleTrace(rule, fired, when, unless, _outcome(rule, fired, when, unless, evaluation))
 
 
+class _Patient:
+    """Judges the criteria for one patient, each only once; `found` are keys of findings."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        facts: Mapping[str, Fact],
+        normalized: Normalized,
+        found: frozenset[str],
+    ) -> None:
+        self._evaluator, self._facts, self._normalized = evaluator, facts, normalized
+        self._found = found
+        self._judged: dict[int, LeafTrace] = {}
+        self._waiting: dict[str, LeafTrace | None] = {}  # None while looked for, against circles
+
+    def judge(self, leaf: Leaf) -> LeafTrace:
+        """Judge one criterion in three values."""
+        trace = self._judged.get(id(leaf))
+        if trace is None:
+            if leaf.key.startswith("finding/"):
+                trace = self._finding(leaf)
+            else:
+                trace = self._evaluator.judge_fact(leaf, self._facts, self._normalized)
+            self._judged[id(leaf)] = trace
+        return trace
+
+    def _finding(self, leaf: Leaf) -> LeafTrace:
+        """A finding is open where a result that it rests on is missing or unusable."""
+        key = leaf.key
+        if key in self._found:
+            return LeafTrace(leaf, "yes")
+        if key not in self._waiting:
+            self._waiting[key] = None
+            self._waiting[key] = self._waits_for(key)
+        lost = self._waiting[key]
+        if lost is None:
+            return LeafTrace(leaf, "no")
+        return LeafTrace(leaf, "unknown", lost.reason, lost.resource, needs=lost.needs)
+
+    def _waits_for(self, key: str) -> LeafTrace | None:
+        for rule in self._evaluator.makers.get(key, ()):
+            for lost in _unknowns(rule.when, self.judge):
+                if lost.reason in _RECORDED or lost.leaf.key.startswith(_RESULTS):
+                    return lost
+        return None
+
+
 def _trace(node: Node, judge: _Judge) -> NodeTrace | LeafTrace:
     if isinstance(node, Leaf):
         return judge(node)
@@ -450,10 +508,31 @@ def _trace(node: Node, judge: _Judge) -> NodeTrace | LeafTrace:
     return NodeTrace("any", state, parts)
 
 
-def _unknowns(trace: NodeTrace | LeafTrace) -> list[LeafTrace]:
-    if isinstance(trace, LeafTrace):
-        return [trace] if trace.state == "unknown" else []
-    return [leaf for part in trace.parts if part.state == "unknown" for leaf in _unknowns(part)]
+def _state(node: Node, judge: _Judge) -> State:
+    """Return the state that `_trace` gives a node, looking no further than it takes."""
+    if isinstance(node, Leaf):
+        return judge(node).state
+    decides: State = "no" if isinstance(node, AllOf) else "yes"
+    otherwise: State = "yes" if decides == "no" else "no"
+    for part in node.parts:
+        state = _state(part, judge)
+        if state == decides:
+            return state
+        if state == "unknown":
+            otherwise = state
+    return otherwise
+
+
+def _unknowns(node: Node, judge: _Judge) -> Iterator[LeafTrace]:
+    """Yield the criteria that leave a node, or parts of it, unknown."""
+    if isinstance(node, Leaf):
+        trace = judge(node)
+        if trace.state == "unknown":
+            yield trace
+        return
+    for part in node.parts:
+        if _state(part, judge) == "unknown":
+            yield from _unknowns(part, judge)
 
 
 def _needs(leaf: Leaf) -> str:
@@ -489,10 +568,6 @@ def _outcome(
 
 def _for_adults(rule_id: str) -> NotEvaluated:
     return NotEvaluated(rule_id, "population", "age of 18 years or more")
-
-
-def _rank(finding: Finding) -> tuple[int, str, str]:
-    return (-finding.tier, finding.group, finding.id)
 
 
 def _undecided_rank(entry: NotEvaluated) -> tuple[str, str, str, str]:

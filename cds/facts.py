@@ -27,28 +27,29 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import groupby
+from operator import ge, gt, le, lt
 
+from cds.medicines import Courses, Medicines
 from cds.model import (
     Doubt,
     Fact,
     Instant,
     Measurement,
-    MedicationUse,
     Presence,
     Problem,
     Record,
     Source,
 )
-from cds.program import FOREVER, Need, Program
+from cds.program import FOREVER, Leaf, Need, Program, Sequel, leaves
 from cds.results import Normalized, Result, Results, engine_number, future
-from cds.terminology import Terminology
+from cds.terminology import SYSTEMS, Terminology
 from cds.units import ucum_of
 
 __all__ = ["Normalizer", "iso"]
 
 
-_IN_USE = frozenset({"active", "recorded", "unknown"})
-_NOT_ORDERS = frozenset({"proposal", "plan", "option"})
+_DAY = 86_400
+_COMPARE = {"lt": lt, "le": le, "gt": gt, "ge": ge}
 _ENDED = frozenset({"resolved", "inactive", "remission"})
 
 
@@ -68,14 +69,45 @@ class Normalizer:
         self._results = Results(terminology, program.keys, self._keys_of)
         asked = {key.split("/")[1] for key in program.keys if key.startswith("lab/")}
         self._asked = frozenset(asked | self._needs.keys())
+        self._absent = {
+            need.key: Fact(need.key, "absence", need.concept, {})
+            for need in program.needs
+            if need.kind == "no-result"
+        }
+        self._since = [(need, need.medicine) for need in program.needs if need.medicine is not None]
+        # By analyte, what holds where there is no result at all: of most analytes of a patient.
+        self._all_absent: dict[str, list[Fact]] = {}
+        for need in program.needs:
+            if need.kind == "no-result" and need.medicine is None:
+                self._all_absent.setdefault(need.concept, []).append(self._absent[need.key])
         self._series = self._with_inputs(self._asked)
         self._horizon = {name: self._horizon_of(name) for name in self._series}
-        self._medication_keys = sorted(k for k in program.keys if k.startswith("medication/"))
+        self._medicines = Medicines(
+            terminology,
+            program.keys,
+            frozenset(
+                [s.medicine for s in program.sequels]
+                + [n.medicine for n in program.needs if n.medicine is not None]
+            ),
+        )
         self._presence_keys: dict[str, list[str]] = {}
         for key in sorted(program.keys):
             kind, concept = key.split("/")[:2]
             if kind in ("symptom", "condition", "lifestyle", "history"):
                 self._presence_keys.setdefault(concept, []).append(key)
+        # For each set those asked for that include it: who denies the one may deny the other.
+        self._above: dict[str, set[str]] = {}
+        # What is asked of things that began after a medicine, with the keys of both.
+        self._after: list[tuple[Sequel, str, str]] = []
+        for sequel in program.sequels:
+            own = f"{terminology.kind_of(sequel.concept)}/{sequel.concept}"
+            medicine = "medication" if sequel.event == "start" else "stopped"
+            self._after.append((sequel, own, f"{medicine}/{sequel.medicine}"))
+            if own not in self._presence_keys.setdefault(sequel.concept, []):
+                self._presence_keys[sequel.concept].append(own)
+        for concept in self._presence_keys:
+            for inner in (concept, *terminology.included(concept)):
+                self._above.setdefault(inner, set()).add(concept)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -89,6 +121,8 @@ class Normalizer:
             inner = set(self.terminology.value_sets[waiting.pop()].includes) - sets
             sets |= inner
             waiting += inner
+        at_sites = self.terminology.sites.items()
+        sets |= {finding for (finding, _, _), (_, holds) in at_sites if not sets.isdisjoint(holds)}
         return self._series | sets
 
     def _with_inputs(self, asked: frozenset[str]) -> frozenset[str]:
@@ -126,9 +160,11 @@ class Normalizer:
         """Return the facts of one patient at `as_of` (seconds since the epoch)."""
         out = Normalized()
         self._patient(record, as_of, out)
-        self._labs(record.measurements, as_of, out)
-        self._presences(record.presences, as_of, out)
-        self._medications(record.medications, as_of, out)
+        self._death(record, as_of, out)
+        courses = self._medicines.read(record.medications, as_of, out)
+        self._labs(record.measurements, courses, as_of, out)
+        held = self._presences(record.presences, record.sex, as_of, out)
+        self._sequels(held, courses, as_of, out)
         for key, sources in out.faults.items():
             out.facts.append(Fact(key, "quality", key.split("/")[1], {}, tuple(sources)))
         out.facts.sort(key=lambda fact: fact.key)
@@ -172,9 +208,33 @@ class Normalizer:
         sex = record.sex if record.sex in ("male", "female") else "unknown"
         out.facts.append(Fact(f"sex/{sex}", "demographic", "sex", {}, source))
 
+    def _death(self, record: Record, as_of: int, out: Normalized) -> None:
+        """Say that the patient is recorded as deceased, and whether to believe it.
+
+        Findings of the deceased are not shown. A result or sign dated after the death shows that
+        one of the two is wrong; then the patient is judged as living.
+        """
+        death = record.deceased
+        if death is None or death is False or (death is not True and death.start > as_of):
+            return
+        times = [m.effective for m in record.measurements]
+        times += [p.recorded for p in record.presences if not p.relative]
+        since = death is not True and any(
+            t is not None and t.start > death.end and not future(t, as_of) for t in times
+        )
+        out.deceased = not since
+        what = (
+            "recorded as deceased, yet results or signs are dated later; judged as living"
+            if since
+            else "recorded as deceased; findings are listed as not shown"
+        )
+        out.problems.append(Problem("warning", "deceased", record.patient, "deceased", what))
+
     # ------------------------------------------------------------ laboratory
 
-    def _labs(self, measurements: Sequence[Measurement], as_of: int, out: Normalized) -> None:
+    def _labs(
+        self, measurements: Sequence[Measurement], courses: Courses, as_of: int, out: Normalized
+    ) -> None:
         sent: dict[str, list[Measurement]] = {}
         for m in measurements:
             if m.analyte in self._series:
@@ -182,12 +242,18 @@ class Normalizer:
         series = {name: self._usable_of(name, ms, as_of, out) for name, ms in sent.items()}
         self._judged_calcium(series, as_of, out)
         self._derived(series, out)
-        for name in sorted(self._asked):
-            results = sorted(series.get(name, ()), key=lambda r: (r.start, r.measurement.resource))
-            if results:
+        for name in sorted(self._asked.intersection(series)):
+            if series[name]:
+                results = sorted(series[name], key=lambda r: (r.start, r.measurement.resource))
                 self._latest(name, results, as_of, out)
-            for need in self._needs.get(name, ()):
-                self._need(need, results, as_of, out)
+                for need in self._needs.get(name, ()):
+                    if need.medicine is None:
+                        self._need(need, results, as_of, out)
+        for name, facts in self._all_absent.items():
+            if not series.get(name):
+                out.facts += facts
+        for need, medicine in self._since:
+            self._since_start(need, medicine, series.get(need.concept, ()), courses, out)
 
     def _usable_of(
         self, name: str, sent: list[Measurement], as_of: int, out: Normalized
@@ -339,6 +405,27 @@ class Normalizer:
         chosen = [lowest] if lowest is highest else [lowest, highest]
         sources = tuple(self._results.source(name, r, doubts) for r in chosen)
         out.facts.append(Fact(key, "lab", name, props, sources))
+        if any(map(_answered, results)):
+            self._answered_otherwise(name, results, latest, out)
+
+    def _answered_otherwise(
+        self, name: str, results: Sequence[Result], latest: Result, out: Normalized
+    ) -> None:
+        """Say so where an answer to a questionnaire means something else to a rule than a result.
+
+        Only the newest of the other kind counts, and only as long as it would be fresh.
+        """
+        fresh = self.terminology.analytes[name].fresh
+        others = [r for r in results if _answered(r) != _answered(latest)]
+        if not others or latest.start - others[-1].start > fresh:
+            return
+        for rule in self.program.rules:
+            for leaf in (*leaves(rule.when), *leaves(rule.unless)):
+                if leaf.key == f"lab/{name}" and _meets(leaf, latest) != _meets(leaf, others[-1]):
+                    message = "an answer and a result that differ for a rule; the newer one counts"
+                    resource = latest.measurement.resource
+                    out.problems.append(Problem("info", "conflict", resource, "", message))
+                    return
 
     def _newer_unusable(self, key: str, latest: Result, out: Normalized) -> bool:
         return any(
@@ -349,9 +436,22 @@ class Normalizer:
     def _need(self, need: Need, results: Sequence[Result], as_of: int, out: Normalized) -> None:
         if need.kind == "no-result":
             if not any(as_of - r.start <= need.seconds for r in results):
-                out.facts.append(Fact(need.key, "absence", need.concept, {}))
+                out.facts.append(self._absent[need.key])
         elif len(results) > 1:
             self._change(need, results, as_of, out)
+
+    def _since_start(
+        self,
+        need: Need,
+        medicine: str,
+        results: Sequence[Result],
+        courses: Courses,
+        out: Normalized,
+    ) -> None:
+        """Assert that there is no result since the newest known start of a medicine."""
+        known = [start.start for start, _ in courses.starts.get(medicine, ()) if start]
+        if known and not any(r.end >= max(known) for r in results):
+            out.facts.append(self._absent[need.key])
 
     def _change(self, need: Need, results: Sequence[Result], as_of: int, out: Normalized) -> None:
         """Assert the largest rise (or ratio) that the latest result has not undone.
@@ -405,9 +505,38 @@ class Normalizer:
 
     # ------------------------------------------------------------ presences
 
-    def _presences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
+    def _contradicted(
+        self, presences: Sequence[Presence], sex: str | None, out: Normalized
+    ) -> None:
+        """Say what does not go together; it is judged as recorded all the same.
+
+        An ended condition beside a present one of the same code: another episode, so the present
+        one counts. What only the other sex can have: administrative gender decides nothing here.
+        """
+        ended = {(p.concept, p.coding.code): p.resource for p in presences if p.status in _ENDED}
+        for p in presences:
+            value_set = self.terminology.value_sets.get(p.concept)
+            if not p.present or p.relative or value_set is None:
+                continue
+            texts = []
+            if sex is not None and value_set.contradicts_sex == sex:
+                texts.append("recorded of a patient of the other sex; counts as recorded")
+            other = ended.get((p.concept, p.coding.code)) if p.lasting else None
+            if other is not None and other != p.resource:
+                texts.append("recorded as ended elsewhere and as present here; present counts")
+            for text in texts:
+                problem = Problem("warning", "conflict", p.resource, "", text)
+                if problem not in out.problems:
+                    out.problems.append(problem)
+
+    def _presences(
+        self, presences: Sequence[Presence], sex: str | None, as_of: int, out: Normalized
+    ) -> dict[str, list[Presence]]:
+        """Assert what is recorded; return, by key, the records that count."""
+        found: dict[str, list[Presence]] = {}
         denials = _denials(presences, as_of)
         self._absences(presences, as_of, out)
+        self._contradicted(presences, sex, out)
         by_concept: dict[str, list[Presence]] = {}
         for p in presences:
             if p.concept in self._presence_keys:
@@ -415,8 +544,11 @@ class Normalizer:
         for concept in sorted(by_concept):
             for key in self._presence_keys[concept]:
                 relative = key.startswith("history/")
-                own = [p for p in by_concept[concept] if p.relative == relative]
-                self._presence(key, own, {} if relative else denials, as_of, out)
+                # "History of thyroidectomy" is a record of the patient's own.
+                past = relative and self.terminology.kind_of(concept) == "history"
+                own = [p for p in by_concept[concept] if past or p.relative == relative]
+                found[key] = self._presence(key, own, {} if relative else denials, as_of, out)
+        return found
 
     def _absences(self, presences: Sequence[Presence], as_of: int, out: Normalized) -> None:
         """Keep what was explicitly said to be absent, for as long as a presence would count.
@@ -434,16 +566,21 @@ class Normalizer:
         if not said:
             return
 
-        def absent(concept: str) -> str | None:
-            value_set = self.terminology.value_sets.get(concept)
-            if concept in said or value_set is None or value_set.codes or not value_set.includes:
-                return said.get(concept)
-            inner = [absent(name) for name in value_set.includes]
-            return None if None in inner else inner[0]
+        known: dict[str, str | None] = {}
 
-        for concept, keys in self._presence_keys.items():
+        def absent(concept: str) -> str | None:
+            if concept not in known:
+                value_set = self.terminology.value_sets.get(concept)
+                known[concept] = said.get(concept)
+                if concept not in said and value_set and value_set.includes and not value_set.codes:
+                    inner = [absent(name) for name in value_set.includes]
+                    known[concept] = None if None in inner else inner[0]
+            return known[concept]
+
+        for concept in sorted({above for name in said for above in self._above.get(name, ())}):
             resource = absent(concept)
             if resource is not None:
+                keys = self._presence_keys[concept]
                 out.denied.update((k, resource) for k in keys if not k.startswith("history/"))
 
     def _presence(
@@ -453,7 +590,7 @@ class Normalizer:
         denials: Mapping[str, tuple[int, str]],
         as_of: int,
         out: Normalized,
-    ) -> None:
+    ) -> list[Presence]:
         """Assert that a finding is recorded, on those records that nobody denied since."""
         kind, concept = key.split("/")
         held: list[Presence] = []
@@ -467,23 +604,59 @@ class Normalizer:
                 if not self._denied(p, when, denials, key, out):
                     held.append(p)
         if not held:
-            return
+            return []
         undated = any(p.recorded is None and p.onset is None for p in held)
         ages = [max(0, as_of - w.start) for p in held if (w := p.onset or p.recorded)]
+        seen = [w for p in held if (w := p.recorded or p.onset)]
         props = {
             "newest": 0 if undated or not ages else min(ages),
             "oldest": max(ages, default=0),
+            "onset": min((max(0, as_of - p.onset.start) for p in held if p.onset), default=FOREVER),
+            "seen": min((as_of - _last(w, as_of) for w in seen), default=FOREVER),
+            "days": len({_last(w, as_of) // _DAY for w in seen}),
+            "sites": len({(site.system, site.code) for p in held for site in p.sites}),
+            "severe": int(any(p.severity == "severe" for p in held)),
         }
-        sources = tuple(
-            dict.fromkeys(
-                Source(
-                    resource=p.resource,
-                    effective=w.text if (w := p.onset or p.recorded) else None,
-                )
-                for p in sorted(held, key=lambda p: p.resource)
-            )
-        )
+        sources = tuple(_source_of(p) for p in sorted(held, key=lambda p: p.resource))
+        sources = tuple(dict.fromkeys(sources))
         out.facts.append(Fact(key, kind, concept, props, sources))
+        return held
+
+    def _sequels(
+        self, held: Mapping[str, list[Presence]], courses: Courses, as_of: int, out: Normalized
+    ) -> None:
+        """Assert what began after a medicine was started or stopped, and how long after.
+
+        What has no date counts as beginning now, what was only seen as beginning then; a medicine
+        whose start is unknown as taken since long before.
+        """
+        for sequel, own, medicine in self._after:
+            presences = held.get(own, ())
+            events = (courses.starts if sequel.event == "start" else courses.stops).get(
+                sequel.medicine, ()
+            )
+            for key in (own, medicine):
+                for lost in out.unusable.get(key, ()):
+                    out.reject(sequel.key, lost.reason, lost.resource)
+            if not presences or not events:
+                if own in out.denied:
+                    out.denied[sequel.key] = out.denied[own]
+                continue
+            best: tuple[int, Presence, tuple[Instant | None, str]] | None = None
+            for p in presences:
+                begun = p.onset or p.recorded
+                for event in events:
+                    delay = _delay(event[0], begun, as_of, known=sequel.event == "stop")
+                    if delay is not None and (best is None or delay < best[0]):
+                        best = (delay, p, event)
+            if best is None:
+                out.denied[sequel.key] = presences[0].resource
+                continue
+            delay, p, (start, resource) = best
+            taken = Source(resource=resource, effective=start.text if start else None)
+            sources = (_source_of(p), taken)
+            aspect = {"delay": delay}
+            out.facts.append(Fact(sequel.key, "sequel", sequel.concept, aspect, sources))
 
     def _denied(
         self,
@@ -526,9 +699,10 @@ class Normalizer:
 
         Where it does not, `out` (if given) keeps why.
         """
-        limit = self.terminology.value_sets[concept].counts_for
+        value_set = self.terminology.value_sets[concept]
+        limit = value_set.counts_for
         if limit is None:
-            if p.lasting:
+            if p.lasting or value_set.kind == "history":
                 return True
             limit = self.terminology.symptom_window
         when = p.recorded or p.onset
@@ -538,61 +712,30 @@ class Normalizer:
             if out is not None:
                 out.reject(key, "date", p.resource)
             return False
-        if as_of - when.start > limit:
+        if as_of - _last(when, as_of) > limit:
             if out is not None:
                 out.reject(key, "stale", p.resource)
             return False
         return True
 
-    # ------------------------------------------------------------ medicines
 
-    def _medications(self, uses: Sequence[MedicationUse], as_of: int, out: Normalized) -> None:
-        taken: dict[str, list[tuple[MedicationUse, int]]] = {}
-        for use in uses:
-            since = _since(use, as_of)
-            if since is None:
-                continue
-            if use.unresolved:
-                # Nobody knows what it is: no medicine can be said not to be taken.
-                for key in self._medication_keys:
-                    out.reject(key, "reference", use.resource)
-                continue
-            codes = [self.terminology.concepts_of(c.system, c.code) for c in use.codings]
-            concepts = {concept for found in codes for concept in found}
-            for concept in concepts:
-                if f"medication/{concept}" in self.program.keys:
-                    taken.setdefault(concept, []).append((use, since))
-            if not concepts:
-                how = "its codes stand" if use.codings else "it is named only in text, which stands"
-                out.problems.append(
-                    Problem(
-                        "info",
-                        "medication-not-recognized",
-                        use.resource,
-                        "medication",
-                        f"a medicine in use that no rule can see: {how} in no value set",
-                    )
-                )
-        for concept in sorted(taken):
-            entries = sorted(taken[concept], key=lambda e: (e[1], e[0].resource))
-            sources = tuple(
-                dict.fromkeys(
-                    Source(
-                        resource=use.resource,
-                        effective=w.text if (w := use.period or use.authored) else None,
-                    )
-                    for use, _ in entries
-                )
-            )
-            out.facts.append(
-                Fact(
-                    f"medication/{concept}",
-                    "medication",
-                    concept,
-                    {"since": entries[0][1]},
-                    sources,
-                )
-            )
+def _delay(event: Instant | None, begun: Instant | None, as_of: int, *, known: bool) -> int | None:
+    """How long after an event something began, in seconds; None where it was there before."""
+    if event is None:
+        return None if known else FOREVER
+    if begun is None:
+        return max(0, as_of - event.start)
+    return max(0, begun.start - event.start) if event.start <= begun.end else None
+
+
+def _source_of(p: Presence) -> Source:
+    when = p.onset or p.recorded
+    return Source(resource=p.resource, effective=when.text if when else None)
+
+
+def _last(when: Instant, as_of: int) -> int:
+    """When something was seen last: the end of a period up to now, else its earliest instant."""
+    return min(max(when.start, when.end if "/" in when.text else when.start), as_of)
 
 
 def _denials(presences: Sequence[Presence], as_of: int) -> dict[str, tuple[int, str]]:
@@ -610,21 +753,16 @@ def _denials(presences: Sequence[Presence], as_of: int) -> dict[str, tuple[int, 
     return found
 
 
-def _since(use: MedicationUse, as_of: int) -> int | None:
-    """Seconds since the medicine was started, or None where it is not being taken.
+def _answered(result: Result) -> bool:
+    """Whether a number is an answer to a questionnaire."""
+    return result.measurement.coding.system == SYSTEMS["concept"]
 
-    Taken means: status active (R5: recorded) or unknown, an order rather than a proposal, and
-    a period that covers `as_of`. Source: FHIR R4 MedicationStatement.status, MedicationRequest
-    .status and .intent. `program.FOREVER` where the start is not known.
-    """
-    if use.status not in _IN_USE or use.intent in _NOT_ORDERS:
-        return None
-    start = use.period or use.authored
-    if use.period is not None and not use.period.open and use.period.end < as_of:
-        return None
-    if start is None:
-        return FOREVER
-    return None if future(start, as_of) else max(0, as_of - start.start)
+
+def _meets(leaf: Leaf, result: Result) -> bool:
+    """Whether the value alone, whatever its age, is what a criterion asks for."""
+    props = {"low": result.hi_code, "high": result.lo_code}
+    tests = [[t for t in atom.tests if t.prop in props] for atom in leaf.atoms]
+    return any(all(_COMPARE[t.op](props[t.prop], t.value) for t in each) for each in tests if each)
 
 
 def _same_draw(result: Result, others: Iterable[Result], window: int) -> Result | None:

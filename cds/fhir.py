@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from cds._fhir_json import LARGE, Decoded, Doubled, Part, decode, lines, parse_checked
+from cds._fhir_json import LARGE, Decoded, Doubled, Part, Sparse, decode, lines, parse_checked
 from cds._fhir_parts import Json, Terms
 from cds._fhir_resources import Resources
 from cds._fhir_scope import NOT_FHIR, ReadLog, Rejected, Scope, Twins
@@ -55,7 +55,9 @@ class Reader:
         strict: bool = False,
     ) -> None:
         self._resources, self._strict = Resources(terminology, wanted), strict
-        self._parse: Callable[[bytes], object] = parse_checked if strict else orjson.loads
+        self._parse: Callable[[bytes], object] = (
+            parse_checked if strict else Sparse(self._resources.kinds)
+        )
 
     def read(self, source: Any, log: ReadLog, *, where: str = "input") -> Iterator[Record]:
         """Yield a Record for each patient in `source`.
@@ -171,10 +173,12 @@ class Reader:
             if part.error:
                 log.reject(part.where, part.error)
             else:
-                yield from self._value(part.value, part.where, loose, log)
+                yield from self._value(part.value, part.where, loose, log, ours=True)
 
-    def _value(self, value: Any, where: str, loose: _AnyScope, log: ReadLog) -> Iterator[Record]:
-        """Read one value: a Bundle, a resource, or a list of these."""
+    def _value(
+        self, value: Any, where: str, loose: _AnyScope, log: ReadLog, *, ours: bool = False
+    ) -> Iterator[Record]:
+        """Read one value: a Bundle, a resource, or a list of these; `ours` may be used up."""
         if hasattr(value, "model_dump_json"):
             # What goes over the wire: neither Decimal nor date arrive otherwise than from JSON.
             try:
@@ -191,13 +195,13 @@ class Reader:
         elif not isinstance(value, Mapping):
             log.skip(NOT_FHIR)
         elif value.get("resourceType") == "Bundle":
-            scope = self._bundle(value, where, log)
+            scope = self._bundle(value, where, log, ours=ours)
             if scope is not None:
                 yield from self._finish(scope, log)
         else:
             loose.add(value, where)
 
-    def _bundle(self, bundle: Json, where: str, log: ReadLog) -> _AnyScope | None:
+    def _bundle(self, bundle: Json, where: str, log: ReadLog, *, ours: bool) -> _AnyScope | None:
         """Take in the entries of one Bundle; None where it has none."""
         entries = bundle.get("entry")
         if isinstance(bundle, Doubled):
@@ -213,6 +217,8 @@ class Reader:
             return None
         scope = self._scope(log, where, bundle=True)
         scope.entries(entries, where)
+        if ours and isinstance(entries, list):
+            entries.clear()  # freed now, while it is in the caches of the processor
         return scope
 
     def _entries(self, parts: Iterable[Part], where: str, log: ReadLog) -> Iterator[Record]:
@@ -232,7 +238,7 @@ class Reader:
         waiting = deque(scope.nested)
         while waiting:
             bundle, where = waiting.popleft()
-            inner = self._bundle(bundle, where, log)
+            inner = self._bundle(bundle, where, log, ours=False)
             if inner is not None:
                 yield from inner.records()
                 waiting.extend(inner.nested)

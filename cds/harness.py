@@ -130,9 +130,11 @@ def _failures(case: Case, assessment: Assessment, rulesets: Rulesets) -> Iterato
 def own_findings(case: Case, findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings that a case speaks of: those of the group that it stands in.
 
-    So a rule of another group never breaks it. A case without a group speaks of all.
+    So a rule of another group never breaks it. A case without a group speaks of all. What its file
+    sets aside (`beside`) is not spoken of, unless the case expects it to be shown.
     """
-    return [f for f in findings if case.group in ("", f.group)]
+    aside = () if set(case.expect.shows or ()) & set(case.beside) else case.beside
+    return [f for f in findings if case.group in ("", f.group) and f.id not in aside]
 
 
 def tier_name(findings: Iterable[Finding]) -> str:

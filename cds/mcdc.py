@@ -24,7 +24,6 @@ from cds.catalog import criterion_text
 from cds.evaluate import State
 from cds.harness import CaseResult
 from cds.program import AllOf, CompiledRule, Leaf, Node, Program, leaves
-from cds.rulefile import MedicationCriterion
 from cds.rules import Rulesets
 from cds.screening import Assessment, Screener
 from cds.synthesis import Goal, Place, Synthesizer, Want, Wanted, places
@@ -48,6 +47,10 @@ _WANTS: Final[dict[Duty, Want]] = {
     "decides-yes": "yes",
     "decides-not": "not",
 }
+# What nobody waits for: known of everybody, or the lack of something, or not recorded at all.
+_NEVER_AWAITED: Final = frozenset(
+    "no-result sex quality patient medication stopped ordered".split()
+)
 _Vector = tuple[State, ...]  # one state for each criterion of a rule, `when` before `unless`
 
 
@@ -302,8 +305,8 @@ class _Possible:
         assert isinstance(node, Leaf)  # noqa: S101 - a criterion is a leaf
         kind = node.key.partition("/")[0]
         duties: list[Duty] = ["yes", "decides-yes"]
-        new = isinstance(node.criterion, MedicationCriterion) and node.criterion.started_within
-        if kind != "history" and (kind != "medication" or new):
+        narrowed = kind == "medication" and any(atom.tests for atom in node.atoms)
+        if kind not in ("history", "medication", "ordered") or narrowed:
             duties.append("no")
         if kind == "finding":
             unknown = self._waits(node.key, frozenset())
@@ -321,6 +324,6 @@ class _Possible:
                 if kind == "finding":
                     if leaf.key not in above and self._waits(leaf.key, above | {finding}):
                         return True
-                elif kind not in ("no-result", "sex", "quality", "patient", "medication"):
+                elif kind not in _NEVER_AWAITED:
                     return True
         return False

@@ -26,6 +26,7 @@ __all__ = [
     "Fact",
     "Finding",
     "Firing",
+    "FollowUp",
     "Instant",
     "Measurement",
     "MedicationUse",
@@ -182,7 +183,9 @@ class MedicationUse:
     `codings` are the product codes as sent, from the resource, a contained or a referenced
     Medication; `text` is the name where only text was sent. `status` and `intent` are as sent.
     `period` is when it is or was taken, `authored` when it was written. `route` is a coding
-    of dosage.route. `unresolved` names a Medication reference that leads nowhere.
+    of dosage.route; without code and system where only text was sent. `unresolved` names a
+    Medication reference that leads nowhere. `request` is True for an order, `dose` is what is
+    taken on one day, where that can be computed.
     """
 
     resource: str
@@ -194,6 +197,8 @@ class MedicationUse:
     authored: Instant | None
     route: Coding | None = None
     unresolved: str | None = None
+    request: bool = False
+    dose: Quantity | None = None
 
 
 @dataclass(slots=True)
@@ -328,6 +333,19 @@ class NotEvaluated:
     resource: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A question whose answer would sharpen the assessment.
+
+    `needs` is the value set or analyte that it is about, "" where a rule asks it in its own words;
+    `rules` are those that would use the answer.
+    """
+
+    question: str
+    needs: str
+    rules: tuple[str, ...]
+
+
 ChangeOp = Literal[
     "below", "at or below", "at or above", "above", "within", "unflagged", "with", "without"
 ]
@@ -370,9 +388,9 @@ class Change:
 class Evaluation:
     """Everything known of one patient at one instant; what cards and reports are made of.
 
-    `findings` stand most urgent first, then by group and id. `facts` are by key.
-    `not_evaluated` has the undecided rules that came close (at least one criterion met, or a
-    recorded datum that could not be used) and population reasons. `as_of` is in seconds.
+    `findings` stand most urgent first, then by group and the order of their rules. `facts` are
+    by key. `not_evaluated` has the undecided rules that came close (at least one criterion met, or
+    a recorded datum that could not be used) and population reasons. `as_of` is in seconds.
     `steps` are the keys that each intermediate finding, shown to nobody, rests on, by its id.
     """
 

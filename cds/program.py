@@ -14,18 +14,18 @@ from functools import cached_property
 from typing import Any
 
 from cds.errors import RuleError, RuleErrors
+from cds.model import Tier
 from cds.rulefile import (
     AgeCriterion,
     AllCriterion,
     AnyCriterion,
     Bound,
-    ConditionCriterion,
     FindingCriterion,
     HistoryCriterion,
     LabCriterion,
-    LifestyleCriterion,
     MedicationCriterion,
     NoResultCriterion,
+    PresenceCriterion,
     QualityCriterion,
     RatioCriterion,
     RiseCriterion,
@@ -33,7 +33,6 @@ from cds.rulefile import (
     Ruleset,
     SexCriterion,
     Shape,
-    SymptomCriterion,
 )
 from cds.terminology import Analyte, Terminology, seconds_of
 from cds.yamlmodel import nearest
@@ -49,11 +48,13 @@ __all__ = [
     "Need",
     "Node",
     "Program",
+    "Sequel",
     "Test",
     "compile_program",
     "compile_rule",
     "grid_code",
     "leaves",
+    "need_of",
 ]
 
 
@@ -137,7 +138,8 @@ class CompiledRule:
 class Need:
     """A fact that takes computing: kind "rise", "ratio" or "no-result", for an analyte.
 
-    `seconds` is the window (rise, ratio: between the two results; no-result: back from now).
+    `seconds` is the window (rise, ratio: between the two results; no-result: back from now, or
+    `FOREVER` with `window` "since/<medicine>").
     """
 
     kind: str
@@ -150,8 +152,42 @@ class Need:
         """Key of the fact."""
         return f"{self.kind}/{self.concept}/{self.window}"
 
+    @property
+    def medicine(self) -> str | None:
+        """The medicines since whose start the absence counts, or None."""
+        return self.window[6:] if self.window.startswith("since/") else None
 
-@dataclass(frozen=True)
+
+def need_of(c: RiseCriterion | RatioCriterion | NoResultCriterion) -> Need:
+    """Return the fact that such a criterion asks for."""
+    if isinstance(c, RiseCriterion):
+        return Need("rise", c.rise, c.over, seconds_of(c.over))
+    if isinstance(c, RatioCriterion):
+        return Need("ratio", c.ratio, c.over, seconds_of(c.over))
+    if c.within:
+        return Need("no-result", c.no_result, c.within, seconds_of(c.within))
+    return Need("no-result", c.no_result, f"since/{c.since_start_of}", FOREVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """A fact that takes computing: that something began after a medicine's start or stop.
+
+    `concept` says what began, `event` is "start" or "stop" of a medicine of the value set
+    `medicine`.
+    """
+
+    concept: str
+    event: str
+    medicine: str
+
+    @property
+    def key(self) -> str:
+        """Key of the fact."""
+        return f"after/{self.concept}/{self.event}/{self.medicine}"
+
+
+@dataclass(frozen=True, repr=False)
 class Program:
     """Everything an engine needs: rules in file order, and the fact keys they ask for."""
 
@@ -159,10 +195,29 @@ class Program:
     keys: frozenset[str]
     needs: tuple[Need, ...]
 
+    def __repr__(self) -> str:
+        """Count the rules: all of them would fill a terminal or a log."""
+        return f"<Program of {len(self.rules)} rules>"
+
+    @cached_property
+    def sequels(self) -> tuple[Sequel, ...]:
+        """What is asked for of things that began after a medicine's start or stop, by key."""
+        return tuple(
+            Sequel(*key.split("/")[1:]) for key in sorted(self.keys) if key.startswith("after/")
+        )
+
     @cached_property
     def by_id(self) -> Mapping[str, CompiledRule]:
         """Rules by id."""
         return {r.rule.id: r for r in self.rules}
+
+    @cached_property
+    def makers(self) -> Mapping[str, tuple[CompiledRule, ...]]:
+        """For each key of a finding the rules that assert it."""
+        table: dict[str, list[CompiledRule]] = {}
+        for rule in self.rules:
+            table.setdefault(rule.finding_key, []).append(rule)
+        return {key: tuple(rules) for key, rules in table.items()}
 
     @cached_property
     def leaves_by_key(self) -> Mapping[str, tuple[tuple[int, Leaf], ...]]:
@@ -211,34 +266,15 @@ class _Compiler:
             return self.lab(c)
         if isinstance(c, (RiseCriterion, RatioCriterion)):
             return self.change(c)
-        if isinstance(c, (SymptomCriterion, ConditionCriterion, LifestyleCriterion)):
-            kind = (
-                "symptom"
-                if isinstance(c, SymptomCriterion)
-                else "condition"
-                if isinstance(c, ConditionCriterion)
-                else "lifestyle"
-            )
-            concept = getattr(c, kind)
-            self.concept(concept, kind)
-            tests = []
-            if c.within:
-                tests.append(Test("newest", "le", seconds_of(c.within)))
-            if not isinstance(c, LifestyleCriterion) and c.longer_than:
-                tests.append(Test("oldest", "gt", seconds_of(c.longer_than)))
-            return _leaf(c, f"{kind}/{concept}", tests)
+        if isinstance(c, PresenceCriterion):
+            return self.presence(c)
         if isinstance(c, HistoryCriterion):
             self.concept(c.history, None)
             return _leaf(c, f"history/{c.history}", [])
         if isinstance(c, MedicationCriterion):
-            self.concept(c.medication, "medication")
-            new = [Test("since", "le", seconds_of(c.started_within))] if c.started_within else []
-            return _leaf(c, f"medication/{c.medication}", new)
+            return self.medication(c)
         if isinstance(c, NoResultCriterion):
-            self.analyte(c.no_result)
-            need = Need("no-result", c.no_result, c.within, seconds_of(c.within))
-            self.needs[need.key] = need
-            return _leaf(c, need.key, [])
+            return self.no_result(c)
         if isinstance(c, SexCriterion):
             return _leaf(c, f"sex/{c.sex}", [])
         if isinstance(c, AgeCriterion):
@@ -248,6 +284,78 @@ class _Compiler:
             return _leaf(c, f"quality/{c.quality}" + (f"/{c.lab}" if c.lab else ""), [])
         assert isinstance(c, FindingCriterion)  # noqa: S101 - the union has no other member
         return _leaf(c, f"finding/{c.finding}", [])
+
+    def presence(self, c: PresenceCriterion) -> Leaf:
+        self.concept(c.concept, c.kind)
+        key = f"{c.kind}/{c.concept}"
+        tests = [
+            Test(prop, op, seconds_of(span))
+            for prop, op, span in (
+                ("newest", "le", c.within),
+                ("oldest", "gt", c.longer_than),
+                ("onset", "le", c.onset_within),
+                ("seen", "le", c.seen_within),
+            )
+            if span
+        ]
+        if c.onset:
+            tests.append(Test("onset", "ge", FOREVER))
+        tests += [
+            Test(prop, "ge", number)
+            for prop, number in (("days", c.times), ("sites", c.sites))
+            if number
+        ]
+        if c.severity:
+            tests.append(Test("severe", "ge", 1))
+        if c.medicine is None:
+            if c.delay:
+                raise ValueError("'delay' needs 'after_start_of' or 'after_stop_of'")
+            return _leaf(c, key, tests)
+        if tests or (c.after_start_of and c.after_stop_of):
+            raise ValueError("'after_start_of' or 'after_stop_of' takes no other key but 'delay'")
+        event, medicine = c.medicine
+        self.concept(medicine, "medication")
+        late = [Test("delay", "le", seconds_of(c.delay))] if c.delay else []
+        return _leaf(c, Sequel(c.concept, event, medicine).key, late)
+
+    def medication(self, c: MedicationCriterion) -> Leaf:
+        self.concept(c.medication, "medication")
+        given = c.model_fields_set - {"medication"}
+        if c.being_ordered:
+            if given != {"being_ordered"}:
+                raise ValueError("'being_ordered' stands alone")
+            return _leaf(c, f"ordered/{c.medication}", [])
+        if c.stopped_within:
+            if not given <= {"stopped_within", "lasted"}:
+                raise ValueError("'stopped_within' takes no other key but 'lasted'")
+            tests = [Test("ago", "le", seconds_of(c.stopped_within))]
+            if c.lasted:
+                tests.append(Test("lasted", "ge", seconds_of(c.lasted)))
+            return _leaf(c, f"stopped/{c.medication}", tests)
+        if c.lasted:
+            raise ValueError("'lasted' needs 'stopped_within'; use 'longer_than'")
+        tests = [
+            Test(prop, op, seconds_of(span))
+            for prop, op, span in (
+                ("since", "le", c.started_within),
+                ("changed", "le", c.changed_within),
+                ("longest", "gt", c.longer_than),
+            )
+            if span
+        ]
+        if c.at_least:
+            tests.append(Test("count", "ge", c.at_least))
+        return _leaf(c, f"medication/{c.medication}", tests)
+
+    def no_result(self, c: NoResultCriterion) -> Leaf:
+        self.analyte(c.no_result)
+        if (c.within is None) == (c.since_start_of is None):
+            raise ValueError("'no_result' needs one of 'within' and 'since_start_of'")
+        if c.since_start_of:
+            self.concept(c.since_start_of, "medication")
+        need = need_of(c)
+        self.needs[need.key] = need
+        return _leaf(c, need.key, [])
 
     def lab(self, c: LabCriterion) -> Leaf:
         analyte = self.analyte(c.lab)
@@ -284,7 +392,7 @@ class _Compiler:
             raise ValueError(f"'{kind}' is compared with gt or ge")
         if isinstance(c, RiseCriterion) and c.unit != analyte.unit:
             raise ValueError(f"write the rise of {concept} in '{analyte.unit}', not '{c.unit}'")
-        need = Need(kind, concept, c.over, seconds_of(c.over))
+        need = need_of(c)
         self.needs[need.key] = need
         within = seconds_of(c.within) if c.within else analyte.fresh
         return _leaf(
@@ -372,20 +480,30 @@ def compile_program(files: Sequence[Ruleset], terminology: Terminology) -> Progr
             if not rule.step and rule.card is None:
                 fail("needs 'card' (or 'step: true' if nobody is shown it)")
                 continue
+            if rule.yields_to and rule.tier_value is Tier.emergency:
+                fail("an emergency yields to nothing: remove 'yields_to'")
+                continue
             try:
                 compiled.append(compiler.rule(rule, file.group))
             except ValueError as error:
                 fail(str(error))
     asserted = {r.finding_key for r in compiled}
+    keys: set[str] = set()
     for r in compiled:
-        for leaf in (*leaves(r.when), *leaves(r.unless)):
-            if leaf.key.startswith("finding/") and leaf.key not in asserted:
-                message = _unknown("finding", leaf.key[8:], {k[8:]: 0 for k in asserted})
+        for finding in r.rule.yields_to:
+            if f"finding/{finding}" not in asserted:
+                message = _unknown("finding", finding, {k[8:]: 0 for k in asserted})
                 errors.append(_located(files, r, message + " (no rule asserts it)"))
+        named = [leaf.key for leaf in (*leaves(r.when), *leaves(r.unless))]
+        for key in named:
+            if key.startswith("finding/") and key not in asserted:
+                message = _unknown("finding", key[8:], {k[8:]: 0 for k in asserted})
+                errors.append(_located(files, r, message + " (no rule asserts it)"))
+        keys.update(named)
+    errors += _yielding_in_a_circle(compiled, files)
     if errors:
         raise RuleErrors(errors)
     ordered = _stratify(compiled, files)
-    keys = {leaf.key for r in ordered for leaf in (*leaves(r.when), *leaves(r.unless))}
     needs = tuple(compiler.needs[key] for key in sorted(compiler.needs))
     return Program(tuple(ordered), frozenset(keys), needs)
 
@@ -395,22 +513,44 @@ def _located(files: Sequence[Ruleset], r: CompiledRule, message: str) -> RuleErr
     return RuleError(message, path=file.path, line=file.line_of.get(r.rule.id), rule=r.rule.id)
 
 
+def _yielding_in_a_circle(
+    rules: Sequence[CompiledRule], files: Sequence[Ruleset]
+) -> Iterator[RuleError]:
+    """Yield a fault for each finding that yields to itself in the end: nobody would be shown it."""
+    above: dict[str, set[str]] = {}
+    for r in rules:
+        above.setdefault(r.rule.finding_id, set()).update(r.rule.yields_to)
+    for r in rules:
+        reached, waiting = set[str](), list(r.rule.yields_to)
+        while waiting:
+            new = above.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += new
+        if r.rule.finding_id in reached | set(r.rule.yields_to):
+            yield _located(files, r, "yields to itself, perhaps through others: a circle")
+
+
 def _stratify(rules: list[CompiledRule], files: Sequence[Ruleset]) -> list[CompiledRule]:
     """Put each rule behind all rules whose findings its `unless` names (stratified negation)."""
     makers: dict[str, list[int]] = {}
     for i, r in enumerate(rules):
         makers.setdefault(r.finding_key, []).append(i)
     strata = [0] * len(rules)
+    # What each rule has to stand behind: the makers of the findings that it names.
+    behind = [
+        (i, j, step)
+        for i, r in enumerate(rules)
+        for node, step in ((r.when, 0), (r.unless, 1))
+        for leaf in leaves(node)
+        for j in makers.get(leaf.key, ())
+    ]
     for _ in range(len(rules) + 1):
         changed = False
-        for i, r in enumerate(rules):
-            for node, step in ((r.when, 0), (r.unless, 1)):
-                for leaf in leaves(node):
-                    for j in makers.get(leaf.key, ()):
-                        if strata[i] < strata[j] + step:
-                            strata[i] = strata[j] + step
-                            changed = True
+        for i, j, step in behind:
+            if strata[i] < strata[j] + step:
+                strata[i] = strata[j] + step
+                changed = True
         if not changed:
-            return [replace(r, stratum=s) for r, s in zip(rules, strata, strict=True)]
+            return [replace(r, stratum=s) if s else r for r, s in zip(rules, strata, strict=True)]
     worst = rules[max(range(len(rules)), key=lambda i: strata[i])]
     raise RuleErrors([_located(files, worst, "stands in a cycle through 'unless'")])

@@ -40,6 +40,8 @@ class Rechecks:
         self.makers: dict[str, list[Rule]] = {}
         for rule in (rule for file in files for rule in file.rules):
             self.makers.setdefault(rule.finding_id, []).append(rule)
+        # By identity, for ids may still stand twice; `makers` holds the rules.
+        self._rests_on: dict[int, tuple[set[str], list[str]]] = {}
         self.widened: dict[str, None] = {}  # findings of steps that need a wider companion
 
     def add(self, files: Sequence[Ruleset]) -> list[Ruleset]:
@@ -130,7 +132,7 @@ class Rechecks:
             elif not shown:
                 return c
             old = FindingCriterion(finding=f"{c.finding}-recheck")
-            return AnyCriterion(any=(c, old))
+            return AnyCriterion.model_construct(any=(c, old))  # both parts are checked already
         return c
 
     def fresh(self, rule: Rule) -> int:
@@ -145,15 +147,24 @@ class Rechecks:
             others = (r for makers in self.makers.values() for r in makers)
             waiting += [r for r in others if r.tier_value >= Tier[rule.stands_in_from]]
         while waiting:
-            for c in _flat(waiting.pop().when):
-                name = measured(c)
-                if name and not c.within and name in self.terminology.analytes:
-                    names.add(name)
-                if isinstance(c, FindingCriterion):
-                    new = [r for r in self.makers.get(c.finding, ()) if r.id not in seen]
-                    seen |= {r.id for r in new}
-                    waiting += new
+            results, findings = self.rests_on(waiting.pop())
+            names |= results
+            for finding in findings:
+                new = [r for r in self.makers.get(finding, ()) if r.id not in seen]
+                seen |= {r.id for r in new}
+                waiting += new
         return min((self.terminology.analytes[name].fresh for name in names), default=0)
+
+    def rests_on(self, rule: Rule) -> tuple[set[str], list[str]]:
+        """Return the analytes whose fresh results a rule tests, and the findings it builds on."""
+        known = self._rests_on.get(id(rule))
+        if known is None:
+            criteria = list(_flat(rule.when))
+            names = {name for c in criteria if (name := measured(c)) and not c.within}
+            findings = [c.finding for c in criteria if isinstance(c, FindingCriterion)]
+            known = names & self.terminology.analytes.keys(), findings
+            self._rests_on[id(rule)] = known
+        return known
 
     def ages(self, finding: str, above: frozenset[str]) -> bool:
         """Whether a finding rests on results, directly or through other findings."""

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -21,6 +22,7 @@ from cds.catalog import concept_name
 from cds.wording import escape, listed
 
 if TYPE_CHECKING:
+    from cds.coverage import Row
     from cds.model import Evaluation, NotEvaluated, Problem
     from cds.rules import Rulesets
     from cds.screening import Assessment, Audience
@@ -491,13 +493,22 @@ def catalog_markdown(rules: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_coverage(page: Page, found: Mapping[str, Any]) -> None:
-    """Write a `coverage` for people."""
-    page.line(f"Covered: {len(found['covered'])}", style="bold")
+def write_coverage(page: Page, found: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
+    """Write a `coverage` for people, with counts for each table of the sources."""
+    counts: dict[str, Counter[str]] = {}
+    for word in ("covered", "not_covered", "missing"):
+        for id_ in found[word]:
+            counts.setdefault(rows[id_].table, Counter())[word] += 1
+    for table, count in counts.items():
+        parts = f"{count.total()} rows: {count['covered']} covered, "
+        parts += f"{count['not_covered']} left out on purpose, {count['missing']} missing"
+        page.line(parts, label=f"{table.replace('_', ' ')}: ", style="bold")
+    page.heading(f"Covered: {len(found['covered'])}")
     for id_, rules in found["covered"].items():
         page.line(", ".join(rules), indent=2, label=f"{id_:<9}")
     page.heading(f"Left out on purpose: {len(found['not_covered'])}")
     for id_, reason in found["not_covered"].items():
         page.line(reason, indent=2, label=f"{id_:<9}")
     page.heading(f"Not covered yet: {len(found['missing'])}")
-    page.line(", ".join(found["missing"]) or "none", indent=2)
+    for id_ in found["missing"]:
+        page.line(rows[id_].text, indent=2, label=f"{id_:<9}")

@@ -42,7 +42,7 @@ class Normalized:
 
     `denied` are the fact keys that somebody explicitly said to be absent, with the resource.
     `age_years` is None where the birth date is missing or cannot be used; `child` is True
-    only where the patient is surely under 18.
+    only where the patient is surely under 18. `deceased`: recorded so, and nothing recorded since.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -52,6 +52,7 @@ class Normalized:
     faults: dict[str, list[Source]] = field(default_factory=dict)
     age_years: int | None = None
     child: bool = False
+    deceased: bool = False
 
     def reject(
         self, key: str, reason: str, resource: str | None, when: Instant | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -39,6 +40,8 @@ __all__ = [
     "MedicationCriterion",
     "NoResultCriterion",
     "Order",
+    "PatientMedicine",
+    "PresenceCriterion",
     "QualityCriterion",
     "RatioCriterion",
     "RecheckText",
@@ -57,7 +60,11 @@ __all__ = [
 class Shape(BaseModel):
     """A part of a file: every key typed, unknown ones refused, nothing changed later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    # Most shapes are only ever read as part of a larger one: a validator of its own is not made
+    # before it is asked for.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
 
 Id = Annotated[str, Field(pattern=ID)]
@@ -119,27 +126,68 @@ class RatioCriterion(Bound):
     within: Duration | None = None
 
 
-class SymptomCriterion(Shape):
-    """A symptom is recorded as present. `within`: not known to be older than that."""
+class PresenceCriterion(Shape):
+    """Something is recorded as present; every further key narrows which records count.
+
+    `within`: it began, or where that is unknown was seen, at most so long ago, or has no date;
+    `longer_than`: known to have lasted longer; `onset_within`: its beginning is known to be that
+    new; `onset` unknown: no record says when it began; `seen_within`: recorded at most so long
+    ago. `times` and `sites`: on that many days, at that many places of the body; `severity`.
+    `after_start_of` or `after_stop_of`: it began after a medicine of that set was started or
+    stopped, at most `delay` after where that is given.
+    """
+
+    within: Duration | None = None
+    longer_than: Duration | None = None
+    onset_within: Duration | None = None
+    onset: Literal["unknown"] | None = None
+    seen_within: Duration | None = None
+    times: Annotated[int, Field(ge=2)] | None = None
+    sites: Annotated[int, Field(ge=2)] | None = None
+    severity: Literal["severe"] | None = None
+    after_start_of: Id | None = None
+    after_stop_of: Id | None = None
+    delay: Duration | None = None
+
+    @property
+    def kind(self) -> str:
+        """The word of the criterion: symptom, condition or lifestyle."""
+        return _own_key(type(self))
+
+    @property
+    def concept(self) -> str:
+        """The value set that it names."""
+        return str(getattr(self, self.kind))
+
+    @property
+    def medicine(self) -> tuple[Literal["start", "stop"], str] | None:
+        """The event and the medicines that it must have begun after, or None."""
+        if self.after_start_of is not None:
+            return "start", self.after_start_of
+        return ("stop", self.after_stop_of) if self.after_stop_of is not None else None
+
+
+@cache
+def _own_key(shape: type[PresenceCriterion]) -> str:
+    return next(iter(shape.model_fields.keys() - PresenceCriterion.model_fields.keys()))
+
+
+class SymptomCriterion(PresenceCriterion):
+    """A symptom is recorded as present."""
 
     symptom: Id
-    within: Duration | None = None
-    longer_than: Duration | None = None
 
 
-class ConditionCriterion(Shape):
-    """A condition is recorded as present. `within`: not known to be older than that."""
+class ConditionCriterion(PresenceCriterion):
+    """A condition is recorded as present."""
 
     condition: Id
-    within: Duration | None = None
-    longer_than: Duration | None = None
 
 
-class LifestyleCriterion(Shape):
+class LifestyleCriterion(PresenceCriterion):
     """A circumstance of life is recorded as present."""
 
     lifestyle: Id
-    within: Duration | None = None
 
 
 class HistoryCriterion(Shape):
@@ -149,17 +197,34 @@ class HistoryCriterion(Shape):
 
 
 class MedicationCriterion(Shape):
-    """A medicine of that value set is being taken. `started_within`: known to be that new."""
+    """A medicine of that value set is being taken.
+
+    `started_within`: known to be that new; `changed_within`: that, or a higher dose since then;
+    `longer_than`: known to be taken for longer; `at_least`: so many ingredients of the set.
+    `stopped_within` instead: stopped that recently and not taken now, after having been taken
+    for `lasted` or longer. `being_ordered` instead: a draft order names it.
+    """
 
     medication: Id
     started_within: Duration | None = None
+    changed_within: Duration | None = None
+    longer_than: Duration | None = None
+    at_least: Annotated[int, Field(ge=2)] | None = None
+    stopped_within: Duration | None = None
+    lasted: Duration | None = None
+    being_ordered: Literal[True] | None = None
 
 
 class NoResultCriterion(Shape):
-    """No usable result of the analyte within that time: absence as a positive fact."""
+    """No usable result of the analyte: absence as a positive fact.
+
+    `within`: in that time; `since_start_of`: since a medicine of that set was started, where the
+    start is known.
+    """
 
     no_result: Id
-    within: Duration
+    within: Duration | None = None
+    since_start_of: Id | None = None
 
 
 class SexCriterion(Shape):
@@ -292,7 +357,9 @@ class Rule(Shape):
     rule with `stands_in_from` is replaced by that rule's. `recheck` makes a companion rule
     `<id>-recheck` for results of the analyte's whole context window, where the rule itself does
     not hold; only such companions have `recheck_of`.
-    `missing` says whether undecided criteria are listed in `not_evaluated`.
+    `missing` says whether undecided criteria are listed in `not_evaluated`. `yields_to` names
+    findings that explain this one: where one holds, it is not shown (never an emergency). `ask`
+    are questions whose answers would sharpen the finding.
     """
 
     id: Id
@@ -309,6 +376,8 @@ class Rule(Shape):
     stands_in_from: Literal["soon", "urgent", "emergency"] | None = None
     recheck: bool = False
     missing: Literal["report", "silent"] = "report"
+    yields_to: tuple[Id, ...] = ()
+    ask: tuple[Text, ...] = ()
     when: tuple[Criterion, ...] = ()
     unless: tuple[Criterion, ...] = ()
     covers: tuple[str, ...] = ()
@@ -375,6 +444,17 @@ class Suggestion(Shape):
     orders: Annotated[tuple[Order, ...], Field(min_length=1)]
 
 
+class PatientMedicine(Shape):
+    """What a patient's card says about medicines, where a finding is of one of these groups.
+
+    `urgent` takes the place of `below_urgent` on cards of the tiers urgent and emergency.
+    """
+
+    groups: Annotated[tuple[Id, ...], Field(min_length=1)]
+    below_urgent: Text
+    urgent: Text
+
+
 class CardTexts(Shape):
     """`cards.yaml`: wording and codes that all cards share."""
 
@@ -387,7 +467,10 @@ class CardTexts(Shape):
     override_reasons: tuple[CodeText, ...] = ()
     suggestions: Mapping[Id, Suggestion] = {}
     age_unknown: Text
+    ask_next: Text
+    ask_result: Text
     not_evaluated: Mapping[str, str] = {}
+    patient_medicine: PatientMedicine | None = None
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,17 @@ from cds.yamlmodel import load_model
 
 if TYPE_CHECKING:
     from cds.site import Site
+    from cds.translation import Translation
 
 __all__ = ["Rulesets", "load_rulesets", "shared_folders"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rulesets:
     """All loaded rule files with the terminology, card texts and program they share.
 
-    `site` says which institution's profile changed them, and how; None for none.
+    `site` says which institution's profile changed them, and how; `translation` which language
+    their texts are in; None for none.
     """
 
     files: tuple[Ruleset, ...]
@@ -38,6 +40,15 @@ class Rulesets:
     texts: CardTexts
     program: Program
     site: Site | None = None
+    translation: Translation | None = None
+
+    def __repr__(self) -> str:
+        """Name the groups and their versions: everything else would fill a terminal or a log."""
+        return f"<Rulesets {', '.join(f'{f.group} {f.version}' for f in self.files)}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Do the same in IPython and Hypothesis, which print dataclasses field by field."""
+        printer.text(repr(self))
 
     @cached_property
     def digest(self) -> str:
@@ -54,20 +65,27 @@ class Rulesets:
 
         if self.site is not None:
             raise UsageError(f"site '{self.site.id}' has changed these rules already")
+        if self.translation is not None:
+            raise UsageError("a site changes rules before they are translated; load both at once")
         files, program, terminology, site = apply_site(
             Path(profile), self.files, self.program, self.terminology
         )
         return Rulesets(tuple(files), terminology, self.texts, program, site)
 
 
-def load_rulesets(*folders: str | Path, site: str | Path | None = None) -> Rulesets:
+def load_rulesets(
+    *folders: str | Path, site: str | Path | None = None, language: str | None = None
+) -> Rulesets:
     """Load the rule files of these folders; without argument the shipped ones and installed ones.
 
-    Each folder holds `<group>/rules.yaml`; `analytes.yaml`, `valuesets/` and `cards.yaml`
-    are optional and add to the shipped ones. Installed are the folders that other packages bring
-    (`cds.shipped.installed`). `site` is the profile of an institution, see `Rulesets.at_site`.
+    Each folder holds `<group>/rules.yaml`; `analytes.yaml`, `valuesets/`, `questionnaires.yaml`
+    and `cards.yaml` are optional and add to the shipped ones. Installed are the folders that other
+    packages bring (`cds.shipped.installed`). `site` is the profile of an institution, see
+    `Rulesets.at_site`. `language` is that of the card texts: English, or one of the folders'
+    `translations/`.
 
-    Raises: RuleErrors (every fault, with file and line), TerminologyError.
+    Raises: RuleErrors (every fault, with file and line), TerminologyError, UsageError for a
+    language that nobody has translated into.
     """
     home = shipped("rulesets")
     roots = [Path(f) for f in folders] or [home, *installed()]
@@ -89,7 +107,21 @@ def load_rulesets(*folders: str | Path, site: str | Path | None = None) -> Rules
         raise RuleErrors(errors)
     files = Rechecks(files, terminology).add(files)
     loaded = Rulesets(tuple(files), terminology, texts, compile_program(files, terminology))
-    return loaded if site is None else loaded.at_site(site)
+    loaded = loaded if site is None else loaded.at_site(site)
+    return loaded if language in (None, "en") else _translated(loaded, str(language), shared, roots)
+
+
+def _translated(
+    loaded: Rulesets, language: str, shared: Sequence[Path], roots: Sequence[Path]
+) -> Rulesets:
+    from cds.translation import translate  # only who wants another language pays for it
+
+    folders = list(dict.fromkeys(p.resolve() for p in (*shared, *roots)))
+    files, terminology, texts, translation = translate(
+        language, folders, loaded.files, loaded.terminology, loaded.texts, loaded.program.keys
+    )
+    program = compile_program(files, terminology)
+    return Rulesets(tuple(files), terminology, texts, program, loaded.site, translation)
 
 
 def shared_folders(roots: Sequence[Path]) -> list[Path]:
@@ -103,10 +135,14 @@ def shared_folders(roots: Sequence[Path]) -> list[Path]:
     return others if any(stands_alone(r) for r in others) else [home, *others]
 
 
+_SHARED = ("analytes.yaml", "cards.yaml", "medicines.yaml", "questionnaires.yaml")
+
+
 def _shared_files(root: Path) -> list[Path]:
     return [
-        *(p for p in (root / "analytes.yaml", root / "cards.yaml") if p.is_file()),
+        *(p for name in _SHARED if (p := root / name).is_file()),
         *sorted((root / "valuesets").glob("*.yaml")),
+        *sorted((root / "medicines").glob("*.csv")),
     ]
 
 
@@ -119,7 +155,11 @@ def _load_texts(roots: Sequence[Path], errors: list[RuleError]) -> CardTexts | N
                 texts
                 if merged is None
                 else texts.model_copy(
-                    update={"suggestions": {**merged.suggestions, **texts.suggestions}}
+                    update={
+                        "suggestions": {**merged.suggestions, **texts.suggestions},
+                        # A folder that says nothing of medicines does not silence it.
+                        "patient_medicine": texts.patient_medicine or merged.patient_medicine,
+                    }
                 )
             )
     if merged is None and not errors:

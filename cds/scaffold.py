@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,6 +170,9 @@ def _check_criteria(new: NewRule, terminology: Terminology) -> None:
             raise UsageError(f"value set of kind {kind}: '{name}' {why}")
     if len(set(new.present)) < len(new.present):
         raise UsageError("the same value set is named twice")
+    for (_, part), (_, whole) in permutations(new.present, 2):
+        if part in terminology.included(whole):
+            raise UsageError(f"'{whole}' holds all that '{part}' holds; name only '{part}'")
 
 
 def _check_lab(lab: LabTest, terminology: Terminology) -> None:

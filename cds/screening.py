@@ -19,6 +19,7 @@ from cds.errors import FhirInputError, UsageError
 from cds.evaluate import Evaluator, LeafTrace, RuleTrace
 from cds.facts import Normalizer, iso
 from cds.fhir import Reader, ReadLog
+from cds.followup import follow_up
 from cds.model import Change, Evaluation, Finding, Firing, NotEvaluated, Problem, Record, Tier
 from cds.program import Leaf
 from cds.results import Normalized
@@ -183,6 +184,7 @@ class Assessment:
                 for f in self._screener.rulesets.files
             ],
             **self._site(),
+            **self._language(),
             "tier": e.tier.name if e.tier is not None else None,
             "findings": [self._finding(f) for f in e.findings],
             "steps": [{"id": id_, "because": because(e, keys)} for id_, keys in e.steps.items()],
@@ -190,6 +192,10 @@ class Assessment:
             "not_evaluated": [
                 {"rule": n.rule, "reason": n.reason, "needs": n.needs, "resource": n.resource}
                 for n in undecided
+            ],
+            "follow_up": [
+                {"question": f.question, "needs": f.needs or None, "rules": list(f.rules)}
+                for f in follow_up(e, self._screener.rulesets)
             ],
             "cards": self.cards(audience),
             "problems": [
@@ -209,6 +215,13 @@ class Assessment:
         if site is None:
             return {}
         return {"site": {"id": site.id, "version": site.version, "digest": site.digest}}
+
+    def _language(self) -> dict[str, Any]:
+        t = self._screener.rulesets.translation
+        if t is None:
+            return {}
+        names = {"id": t.language, "version": t.version, "review": t.review, "digest": t.digest}
+        return {"language": names}
 
     def _finding(self, finding: Finding) -> dict[str, Any]:
         result: dict[str, Any] = {
@@ -315,5 +328,10 @@ class Screener:
         if site is not None and site.notice:
             # Nobody is to take the silence of rules that were not run for "nothing found".
             said = Problem("warning", "rules-not-run", None, f"site {site.id}", site.notice)
+            evaluation = replace(evaluation, problems=(said, *evaluation.problems))
+        words = self.rulesets.translation
+        if words is not None and words.notice:
+            where = f"language {words.language}"
+            said = Problem("warning", "not-translated", None, where, words.notice)
             evaluation = replace(evaluation, problems=(said, *evaluation.problems))
         return Assessment(self, evaluation, normalized, firings, record)

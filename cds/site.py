@@ -161,11 +161,11 @@ class _Applying:
         """
         made = {r.rule.finding_id for r in self.program.rules}
         stuck: list[str] = []
-        while True:
+        while self.left_out:  # else every finding is still made
             lost = made - {r.finding_id for f in self.with_companions() for r in f.rules}
             before = len(stuck)
             for rule in self.running():
-                named = lost & {*_findings(rule.when), *_findings(rule.unless)}
+                named = lost & {*_findings(rule.when), *_findings(rule.unless), *rule.yields_to}
                 if not named:
                     continue
                 gone = ", ".join(f"'{finding}'" for finding in sorted(named))
@@ -175,12 +175,14 @@ class _Applying:
                     stuck.append(f"'{rule.id}' (builds on {gone})")
                     continue
                 unless = [left for c in rule.unless if (left := _without(c, lost)) is not None]
-                update = {"when": tuple(when), "unless": tuple(unless)}
+                yields_to = tuple(finding for finding in rule.yields_to if finding not in lost)
+                update = {"when": tuple(when), "unless": tuple(unless), "yields_to": yields_to}
                 self.rules[rule.id] = rule.model_copy(update=update)
                 text = f"looks no more for {gone}, which no rule makes here"
                 self.notes.setdefault(rule.id, []).append(text)
             if len(stuck) == before:
-                return stuck
+                break
+        return stuck
 
     # ------------------------------------------------------------ disable
 
@@ -239,7 +241,11 @@ class _Applying:
                 texts = entry.model_dump(exclude={"tier", "reason"}, exclude_none=True)
                 card = rule.card.model_copy(update=texts) if rule.card else None
                 text = f"tier raised from {rule.tier} to {entry.tier}: {entry.reason}"
-                self.change(rule, {"tier": entry.tier, "card": card}, text)
+                update: dict[str, Any] = {"tier": entry.tier, "card": card}
+                if rule.yields_to and Tier[entry.tier] is Tier.emergency:
+                    update["yields_to"] = ()
+                    text += "; as an emergency it yields to no other finding"
+                self.change(rule, update, text)
                 continue
             self.profile.fault(at, text)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cds.emergencies import PRESENT, RESULTS, Emergencies
+from cds.emergencies import Emergencies, analyte_of, sets_of
 from cds.program import CompiledRule, leaves
 from cds.sitefile import AddedCode, At, Lookback, Profile, RemovedCode
 from cds.terminology import SYSTEMS, CodeEntry, Terminology, ValueSet, seconds_of
@@ -23,10 +23,10 @@ _ICD: Final = re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?")
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What was changed for every criterion of these kinds over these concepts."""
+    """What was changed for every criterion over these value sets and analytes."""
 
-    kinds: tuple[str, ...]
-    concepts: set[str]
+    sets: frozenset[str]
+    analytes: frozenset[str]
     text: str
 
 
@@ -49,12 +49,9 @@ class SiteTerms:
     def notes(self, rule: CompiledRule) -> list[str]:
         """Return in words what was changed of that which the criteria of a rule test."""
         keys = {leaf.key for tree in (rule.when, rule.unless) for leaf in leaves(tree)}
-        tests = [key.split("/")[:2] for key in keys]
-        return [
-            note.text
-            for note in self._notes
-            if any(kind in note.kinds and concept in note.concepts for kind, concept in tests)
-        ]
+        sets = {name for key in keys for name in sets_of(key)}
+        analytes = {analyte_of(key) for key in keys}
+        return [n.text for n in self._notes if n.sets & sets or n.analytes & analytes]
 
     # ------------------------------------------------------------ value sets
 
@@ -106,6 +103,8 @@ class SiteTerms:
         # A denial under the code may be what keeps an `unless` from holding.
         denied = [use for use in self.emergencies.sharing(name) if not use.helps]
         uses = [*self.emergencies.with_set(name), *denied]
+        uses += self.emergencies.at_places(name, more=False)
+        uses += self.emergencies.misread(name, gone.system, gone.code)
         return self.profile.spares(uses, at, f"no code of '{name}' can be removed")
 
     def _may_add(
@@ -132,7 +131,10 @@ class SiteTerms:
         if fault:
             self.profile.fault(at, fault)
             return False
-        hindering = [use for use in self.emergencies.with_set(name) if not use.helps]
+        uses = self.emergencies.with_set(name)
+        hindering = [use for use in uses if not use.helps or use.undone_by_more]
+        hindering += self.emergencies.at_places(name, more=True)
+        hindering += self.emergencies.misread(name, new.system, new.code)
         return self.profile.spares(hindering, at, f"no code can be added to '{name}'")
 
     def _only_present(self, name: str, entry: CodeEntry) -> bool:
@@ -143,12 +145,12 @@ class SiteTerms:
         """
         before = self._before.concepts_of(SYSTEMS[entry.system], entry.code)
         beside = self.emergencies.beside(name).union(before)
-        return any(use.helps and use.concept in beside for use in self.emergencies.uses)
+        return any(u.helps and not beside.isdisjoint(u.sets) for u in self.emergencies.uses)
 
     def _note_set(self, name: str, text: str) -> None:
         sets = self._before.value_sets
-        concepts = {n for n in sets if name == n or name in self._before.included(n)}
-        self._notes.append(_Note(PRESENT, concepts, f"value set '{name}' {text}"))
+        above = frozenset(n for n in sets if name == n or name in self._before.included(n))
+        self._notes.append(_Note(above, frozenset(), f"value set '{name}' {text}"))
 
     # ------------------------------------------------------------ analytes
 
@@ -174,7 +176,7 @@ class SiteTerms:
             f"'{key}' {value}" for key in ("fresh", "context") if (value := getattr(entry, key))
         ]
         text = f"results of {name}: {' and '.join(words)}: {entry.reason}"
-        self._notes.append(_Note(RESULTS, {name}, text))
+        self._notes.append(_Note(frozenset(), frozenset({name}), text))
 
 
 def _shown(entry: CodeEntry) -> str:

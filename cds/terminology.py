@@ -21,6 +21,8 @@ import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
 from cds.errors import RuleError, RuleErrors, TerminologyError, UnitError
+from cds.formulary import SYSTEMIC, Formulary, MedicineFile, load_formulary
+from cds.questionnaires import Questionnaire, QuestionnaireFile, faults_of
 from cds.units import convert, unit_of
 from cds.yamlfile import Lines, load_yaml
 from cds.yamlmodel import ID, faults, nearest
@@ -56,6 +58,8 @@ SYSTEMS: Final[dict[str, str]] = {
     "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
     "v2-0136": "http://terminology.hl7.org/CodeSystem/v2-0136",
     "v3-interpretation": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation",
+    "concept": "urn:cds-twitch:concept",
+    "medicine": "urn:cds-twitch:medicine",
 }
 """Short name in the files to FHIR URI (FHIR R4 section 4.3, "Using codes in resources")."""
 
@@ -105,6 +109,7 @@ def _icd(code: str) -> str:
 _DURATION: Final = re.compile(r"P(?=.)(?:(\d{1,4})W|(?:(\d{1,5})D)?(?:T(\d{1,5})H)?)")
 
 
+@cache
 def seconds_of(duration: str) -> int:
     """The seconds of an ISO 8601 duration of weeks, or of days and hours.
 
@@ -157,6 +162,7 @@ _System = Annotated[str, AfterValidator(_system)]
 _Exact = Annotated[Fraction, PlainValidator(_fraction)]
 _Positive = Annotated[Decimal, Field(gt=0)]
 _KNOWN_KEYS_ONLY: Final = pydantic.ConfigDict(extra="forbid")
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +305,14 @@ class CodeEntry:
 class ValueSet:
     """The codes of one clinical concept; `includes` adds those of other sets, wholly.
 
-    `counts_for` is for how many seconds a record of it counts, where that is its own.
+    `counts_for` is for how many seconds a record of it counts, where that is its own. `uncoded`
+    says why a set has no code of a published system: then only its own code (system "concept",
+    code the id, which every set but one of medicines has) can say it. `ask` is the question to a
+    person, `contradicts_sex` an administrative gender that makes a record of it doubtful.
+
+    Of medicines only: `routes` by which one is of the set (a route that nobody says counts as
+    systemic unless `route_must_be_known`), `not_with` are sets of medicines in whose company, in
+    one product, it is not. `every_medicine`: every medicine by these routes, known or not.
     """
 
     __pydantic_config__ = _KNOWN_KEYS_ONLY
@@ -310,6 +323,26 @@ class ValueSet:
     codes: tuple[CodeEntry, ...] = ()
     includes: tuple[_Id, ...] = ()
     counts_for: _Seconds | None = None
+    uncoded: _Text | None = None
+    ask: _Text | None = None
+    contradicts_sex: Literal["male", "female"] | None = None
+    routes: Annotated[tuple[_Id, ...], Field(min_length=1)] = (SYSTEMIC,)
+    route_must_be_known: bool = False
+    not_with: tuple[_Id, ...] = ()
+    every_medicine: bool = False
+
+    def __post_init__(self) -> None:
+        special = self.route_must_be_known or self.not_with or self.every_medicine
+        if self.kind != "medication" and (special or self.routes != (SYSTEMIC,)):
+            raise ValueError(
+                "'routes', 'route_must_be_known', 'not_with' and 'every_medicine' are for medicines"
+            )
+
+    @property
+    def own_code(self) -> _Key | None:
+        """Its code in this project's own system, or None for medicines and for what is empty."""
+        says = self.codes or self.includes or self.uncoded
+        return (SYSTEMS["concept"], self.id) if says and self.kind != "medication" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +366,29 @@ class Question:
 
     question: CodeEntry
     when: Annotated[tuple[Answer, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtSite:
+    """A finding at a place of the body that makes it a more special one, in its stead."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    finding: _Id
+    becomes: _Id
+    codes: Annotated[tuple[CodeEntry, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Severity:
+    """A code that says how severe something is."""
+
+    __pydantic_config__ = _KNOWN_KEYS_ONLY
+
+    system: _System
+    code: _Text
+    display: _Text
+    means: Literal["severe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,12 +493,14 @@ class _ValueSetFile:
     value_sets: tuple[ValueSet, ...] = ()
     answers: tuple[Question, ...] = ()
     yes_no: tuple[YesNo, ...] = ()
+    sites: tuple[AtSite, ...] = ()
+    severities: tuple[Severity, ...] = ()
 
 
 # ------------------------------------------------------------------------- what is loaded
 
-_Key = tuple[str, str]
 _Said = tuple[tuple[str, bool], ...]
+_Widen = Callable[[Iterable[str]], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,6 +510,10 @@ class Terminology:
     `analytes`, `value_sets` and `derived` are by id, `doubts` maps the code of a doubt to its
     clinical wording. `symptom_window` is in seconds. `questions` are the (system, code) pairs
     whose coded answers matter, `yes_no` those that say yes (True) or no whatever was asked.
+    `severities` maps a code to "severe". `formulary` knows medicines by product and by name.
+    `sites` maps (value set, system, code of a place of the body) to the sets that do not hold
+    there and those that hold instead. `questionnaires` are by
+    canonical URL, `nothing` the texts, in small letters, that name no medicine ("none").
     """
 
     analytes: Mapping[str, Analyte]
@@ -463,6 +525,11 @@ class Terminology:
     symptom_window: int
     questions: frozenset[_Key]
     yes_no: Mapping[_Key, bool]
+    severities: Mapping[_Key, str]
+    formulary: Formulary
+    sites: Mapping[tuple[str, str, str], tuple[frozenset[str], tuple[str, ...]]]
+    questionnaires: Mapping[str, Questionnaire] = field(default_factory=dict)
+    nothing: frozenset[str] = frozenset()
     _labs: Mapping[_Key, tuple[str, LabCode]] = field(repr=False)
     _concepts: Mapping[_Key, tuple[str, ...]] = field(repr=False)
     _categories: Mapping[str, tuple[str, ...]] = field(repr=False)
@@ -557,7 +624,8 @@ class Terminology:
         A code of `silent`, a pair of set and code, makes that set present but never absent.
         """
         value_sets = {**self.value_sets, **{v.id: v for v in changed}}
-        return replace(self, value_sets=value_sets, **_by_code(value_sets, silent))
+        by_code = _by_code(value_sets, _widening(value_sets), silent)
+        return replace(self, value_sets=value_sets, **by_code)
 
 
 def _included(name: str, value_sets: Mapping[str, ValueSet]) -> set[str]:
@@ -571,29 +639,37 @@ def _included(name: str, value_sets: Mapping[str, ValueSet]) -> set[str]:
     return reached
 
 
-def _widening(value_sets: Mapping[str, ValueSet]) -> Callable[[Iterable[str]], tuple[str, ...]]:
+def _widening(value_sets: Mapping[str, ValueSet]) -> _Widen:
     """Return what adds to some sets those that include one of them."""
+    widened: dict[tuple[str, ...], tuple[str, ...]] = {}  # many codes stand in the same sets
     above: dict[str, list[str]] = {name: [] for name in value_sets}
     for name in value_sets:
         for inner in _included(name, value_sets):
             above[inner].append(name)
 
     def widen(names: Iterable[str]) -> tuple[str, ...]:
-        own = list(names)
-        return tuple(dict.fromkeys([*own, *sorted(a for name in own for a in above[name])]))
+        own = tuple(names)
+        if own not in widened:
+            wider = sorted(a for name in own for a in above[name])
+            widened[own] = tuple(dict.fromkeys([*own, *wider]))
+        return widened[own]
 
     return widen
 
 
 def _by_code(
-    value_sets: Mapping[str, ValueSet], silent: Collection[tuple[str, CodeEntry]] = ()
+    value_sets: Mapping[str, ValueSet],
+    widen: _Widen,
+    silent: Collection[tuple[str, CodeEntry]] = (),
 ) -> dict[str, Any]:
     """Return the look-ups from a code to its sets that a `Terminology` has."""
-    widen = _widening(value_sets)
     listed: dict[_Key, list[str]] = {}
     own: dict[_Key, list[str]] = {}
     categories: dict[str, list[str]] = {}
     for name, value_set in value_sets.items():
+        if value_set.own_code is not None:
+            listed.setdefault(value_set.own_code, []).append(name)
+            own.setdefault(value_set.own_code, []).append(name)
         for entry in value_set.codes:
             key = (SYSTEMS[entry.system], entry.code)
             listed.setdefault(key, []).append(name)
@@ -621,8 +697,9 @@ def _by_code(
 def load_terminology(*dirs: Path) -> Terminology:
     """The value sets and analytes of one or more ruleset folders, together.
 
-    Each folder may hold ``analytes.yaml`` and ``valuesets/*.yaml``. An id may stand only once in
-    all of them, and so may each of the other blocks of ``analytes.yaml``.
+    Each folder may hold ``analytes.yaml``, ``valuesets/*.yaml`` and ``questionnaires.yaml``, one
+    of them ``medicines.yaml`` with its ``medicines/*.csv``. An id may stand only once in all of
+    them, and so may each of the other blocks of ``analytes.yaml``.
 
     Raises:
         TerminologyError: anything is wrong; every fault, one a line, with its file and line.
@@ -634,6 +711,12 @@ def load_terminology(*dirs: Path) -> Terminology:
             loader.read_analytes(path)
         for path in sorted((folder / "valuesets").glob("*.yaml")):
             loader.read_value_sets(path)
+        path = folder / "medicines.yaml"
+        if path.is_file():
+            loader.read_medicines(path)
+        path = folder / "questionnaires.yaml"
+        if path.is_file():
+            loader.read_questionnaires(path)
     if not loader.faults:
         loader.check(", ".join(str(folder) for folder in dirs))
     if loader.faults:
@@ -669,6 +752,10 @@ class _Place:
         return f"{self.path}:{self.lines.of(self.loc)}"
 
 
+_Seen = dict[_Key, tuple[str, _Place, int]]
+"""For each system and code, what has it: its name, its place, and the number of the code."""
+
+
 @cache
 def _adapter(shape: Any) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(shape)
@@ -683,7 +770,12 @@ class _Loader:
         self.value_sets: dict[str, tuple[ValueSet, _Place]] = {}
         self.questions: list[tuple[Question, _Place]] = []
         self.yes_no: dict[str, tuple[YesNo, _Place]] = {}
+        self.sites: list[tuple[AtSite, _Place]] = []
+        self.severities: dict[str, tuple[Severity, _Place]] = {}
+        self.questionnaires: dict[str, tuple[Questionnaire, _Place]] = {}
+        self.nothing: set[str] = set()
         self.blocks: dict[str, tuple[Any, _Place]] = {}
+        self.formulary: dict[str, tuple[Formulary, _Place]] = {}
 
     def fault(self, place: _Place, text: str) -> None:
         self.faults.append(RuleError(text, path=place.path, line=place.lines.of(place.loc)))
@@ -707,6 +799,22 @@ class _Loader:
             for number, word in enumerate(file.yes_no):
                 name = f"{word.system} {word.code}"
                 self.add(self.yes_no, name, word, top / "yes_no" / number)
+            for number, at_site in enumerate(file.sites):
+                self.sites.append((at_site, top / "sites" / number))
+            for number, severity in enumerate(file.severities):
+                name = f"{severity.system} {severity.code}"
+                self.add(self.severities, name, severity, top / "severities" / number)
+
+    def read_questionnaires(self, path: Path) -> None:
+        for file, top in self.read(path, QuestionnaireFile):
+            self.nothing |= {text.casefold() for text in file.nothing}
+            for number, form in enumerate(file.questionnaires):
+                self.add(self.questionnaires, form.url, form, top / "questionnaires" / number)
+
+    def read_medicines(self, path: Path) -> None:
+        for file, top in self.read(path, MedicineFile):
+            found = load_formulary(path.parent, file, self.faults)
+            self.add(self.formulary, path.name, found, top)
 
     def read(self, path: Path, shape: Any) -> Iterator[tuple[Any, _Place]]:
         """The content of one file, or nothing if it has a fault."""
@@ -737,51 +845,97 @@ class _Loader:
                 self.faults.append(RuleError(text, path=where))
         if self.faults:
             return
-        measured: dict[Any, tuple[str, _Place]] = {}
+        measured: _Seen = {}
         computed = self.check_blocks()
         for name, (analyte, place) in self.analytes.items():
-            self.check_codes(measured, name, analyte.codes, place)
+            measured |= self.check_codes(measured, name, analyte.codes, place)
             if not analyte.codes and name not in computed:
                 self.fault(place, f"analyte '{name}' has no codes and is not computed")
         answered = {answer.concept for question, _ in self.questions for answer in question.when}
         sets = {name: value_set for name, (value_set, _) in self.value_sets.items()}
+        formulary = self.known_formulary()
         for name, (value_set, place) in self.value_sets.items():
-            self.check_codes(dict(measured), name, value_set.codes, place)
+            self.check_codes(measured, name, value_set.codes, place)
             for number, inner in enumerate(value_set.includes):
-                self.known(inner, self.value_sets, "value set", place / "includes" / number)
+                self.known(inner, self.value_sets, "value set", place, "includes", number)
             if name in _included(name, sets):
                 self.fault(place / "includes", f"value set '{name}' includes itself")
-            if not value_set.codes and not value_set.includes and name not in answered:
+            says = value_set.codes or value_set.includes or value_set.uncoded
+            if not says and not value_set.every_medicine and name not in answered:
                 self.fault(place, f"value set '{name}' is empty: give it codes or leave it out")
+            if value_set.uncoded and value_set.codes:
+                self.fault(place / "uncoded", f"value set '{name}' has codes: leave 'uncoded' out")
+            self.check_medicines(value_set, place, formulary)
+        for at_site, place in self.sites:
+            self.known(at_site.finding, self.value_sets, "value set", place, "finding")
+            self.known(at_site.becomes, self.value_sets, "value set", place, "becomes")
         for question, place in self.questions:
             for number, answer in enumerate(question.when):
-                here = place / "when" / number / "concept"
-                self.known(answer.concept, self.value_sets, "value set", here)
+                parts = ("when", number, "concept")
+                self.known(answer.concept, self.value_sets, "value set", place, *parts)
+        self.check_questionnaires()
+
+    def check_questionnaires(self) -> None:
+        """Check what the questions name, and that their units convert."""
+        concepts = {name for name, (each, _) in self.value_sets.items() if each.own_code}
+        for form, place in self.questionnaires.values():
+            for number, text in faults_of(form, concepts, self.analytes):
+                self.fault(place / "questions" / number, text)
+            for number, question in enumerate(form.questions):
+                if question.measures in self.analytes and question.unit is not None:
+                    try:
+                        self.analytes[question.measures][0].convert(Decimal(1), question.unit)
+                    except UnitError as error:
+                        self.fault(place / "questions" / number / "unit", str(error))
+
+    def known_formulary(self) -> Formulary:
+        """The formulary of the one folder that has one; else one that knows nothing."""
+        return next((found for found, _ in self.formulary.values()), None) or Formulary()
+
+    def check_medicines(self, value_set: ValueSet, place: _Place, formulary: Formulary) -> None:
+        for number, name in enumerate(value_set.not_with):
+            self.known(name, self.value_sets, "value set", place, "not_with", number)
+        for number, name in enumerate(value_set.routes):
+            self.known(name, formulary.routes, "route", place, "routes", number)
+        for number, code in enumerate(value_set.codes):
+            if code.system == "medicine" and code.code not in formulary.same_as:
+                text = f"there is no medicine '{code.code}' in medicines/ingredients.csv"
+                self.fault(place / "codes" / number, text)
 
     def check_blocks(self) -> set[str]:
         """Check what the blocks name; returns the analytes that they compute."""
         calcium, place = self.blocks["adjusted_calcium"]
         for part in ("id", "result", "ionized", "total", "albumin", "egfr"):
-            self.known(getattr(calcium, part), self.analytes, "analyte", place / part)
+            self.known(getattr(calcium, part), self.analytes, "analyte", place, part)
         hemolysis, place = self.blocks["hemolysis"]
         for number, name in enumerate(hemolysis.raises):
-            self.known(name, self.analytes, "analyte", place / "raises" / number)
+            self.known(name, self.analytes, "analyte", place, "raises", number)
         ratios, place = self.blocks["derived"]
         for number, ratio in enumerate(ratios):
-            self.known(ratio.id, self.analytes, "analyte", place / number / "id")
-            self.known(ratio.of, self.analytes, "analyte", place / number / "of")
+            self.known(ratio.id, self.analytes, "analyte", place, number, "id")
+            self.known(ratio.of, self.analytes, "analyte", place, number, "of")
         return {calcium.id, *(ratio.id for ratio in ratios)}
 
-    def check_codes(self, seen: dict[Any, Any], name: str, codes: Any, place: _Place) -> None:
+    def check_codes(self, seen: _Seen, name: str, codes: Any, place: _Place) -> _Seen:
+        """Check that no code stands twice; returns those that were not seen before."""
+        own: _Seen = {}
         for number, code in enumerate(codes):
             key = (code.system, code.code)
-            if key in seen:
-                there = f"'{seen[key][0]}' at {seen[key][1]}"
+            found = seen.get(key) or own.get(key)
+            if found is None:
+                own[key] = (name, place, number)
+            else:
+                there = f"'{found[0]}' at {found[1] / 'codes' / found[2]}"
                 self.fault(place / "codes" / number, f"code {code.code} stands already in {there}")
-            seen.setdefault(key, (name, place / "codes" / number))
+        return own
 
-    def known(self, name: str, names: Mapping[str, Any], what: str, place: _Place) -> None:
+    def known(
+        self, name: str, names: Collection[str], what: str, place: _Place, *parts: str | int
+    ) -> None:
+        """Check a name that stands at these parts of a place."""
         if name not in names:
+            for part in parts:
+                place = place / part
             self.fault(place, f"there is no {what} '{name}'{nearest(name, names)}")
 
     # -- build
@@ -790,6 +944,7 @@ class _Loader:
         analytes = {name: analyte for name, (analyte, _) in sorted(self.analytes.items())}
         value_sets = {name: value_set for name, (value_set, _) in sorted(self.value_sets.items())}
         ratios = {ratio.id: ratio for ratio in self.blocks["derived"][0]}
+        widen = _widening(value_sets)
         return Terminology(
             analytes=analytes,
             value_sets=value_sets,
@@ -806,13 +961,30 @@ class _Loader:
                 for name, analyte in analytes.items()
                 for code in analyte.codes
             },
-            **_by_code(value_sets),
-            _answers=self.answers(_widening(value_sets)),
+            severities={
+                (SYSTEMS[word.system], word.code): word.means
+                for word, _ in self.severities.values()
+            },
+            sites=self.at_sites(widen),
+            formulary=self.known_formulary(),
+            questionnaires={url: form for url, (form, _) in self.questionnaires.items()},
+            nothing=frozenset(self.nothing),
+            **_by_code(value_sets, widen),
+            _answers=self.answers(widen),
         )
 
-    def answers(
-        self, widen: Callable[[Iterable[str]], tuple[str, ...]]
-    ) -> dict[tuple[str, str, str, str], _Said]:
+    def at_sites(
+        self, widen: _Widen
+    ) -> dict[tuple[str, str, str], tuple[frozenset[str], tuple[str, ...]]]:
+        found = {}
+        for each, _ in self.sites:
+            held, holds = widen([each.finding]), widen([each.becomes])
+            for entry in each.codes:
+                key = (each.finding, SYSTEMS[entry.system], entry.code)
+                found[key] = (frozenset(held) - frozenset(holds), holds)
+        return found
+
+    def answers(self, widen: _Widen) -> dict[tuple[str, str, str, str], _Said]:
         said: dict[tuple[str, str, str, str], list[tuple[str, bool]]] = {}
         for asked, _ in self.questions:
             system, code = SYSTEMS[asked.question.system], asked.question.code

@@ -275,8 +275,17 @@ class Wording:
         kind, concept, *rest = fact.key.split("/")
         name = self.name(concept)
         match kind:
+            case "no-result" if rest[:1] == ["since"]:
+                return escape(f"No usable result since {self.name(rest[1])} was started: {name}")
             case "no-result":
                 return escape(f"No usable result{self._within(fact.key)}: {name}")
+            case "after":
+                event, medicine = rest
+                name = f"{name}, begun after the {event} of {self.name(medicine)}:"
+            case "stopped":
+                name = f"stopped: {name}"
+            case "ordered":
+                name = f"being ordered: {name}"
             case "patient":
                 return f"Age: {fact.props.get('years', 'unknown')} years"
             case "sex":

@@ -10,7 +10,7 @@ the digits that were written (``3.50`` stays 3.50), and all else (``no``, ``2026
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,8 @@ _WORDS: Final[dict[str, bool | None]] = {
     "~": None,
     "": None,
 }
+# What a plain scalar begins with that means anything but itself: a number or a word.
+_MEANS: Final = frozenset("-0123456789") | {word[:1] for word in _WORDS}
 
 
 class Lines:
@@ -86,21 +88,22 @@ class _Reader:
     """One pass over the parser's events."""
 
     def __init__(self, text: str, path: str) -> None:
-        self.events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
         self.text, self.path = text, path
+        self.next: Callable[[], Any]  # event by event: the parser's own way, and the fastest
         self.at: dict[int, dict[Any, int]] = {}
 
     def read(self) -> tuple[object, Lines]:
         try:
-            next(self.events)  # start of stream
-            start = next(self.events)
+            self.next = _LOADER(self.text).get_event
+            self.next()  # start of stream
+            start = self.next()
             if isinstance(start, yaml.StreamEndEvent):
                 raise RuleError("the file is empty", path=self.path)
-            event = next(self.events)
+            event = self.next()
             first = _line(event)
             data = self.node(event)
-            next(self.events)  # end of document
-            more = next(self.events)
+            self.next()  # end of document
+            more = self.next()
             if not isinstance(more, yaml.StreamEndEvent):
                 raise self.error(more, "a second document starts here; use one file for each")
         except yaml.MarkedYAMLError as error:
@@ -114,40 +117,49 @@ class _Reader:
         return data, Lines(data, first, self.at)
 
     def node(self, event: Any) -> object:
-        if isinstance(event, yaml.AliasEvent):
+        kind = type(event)
+        if kind is yaml.AliasEvent:
             raise self.error(event, f"alias '*{event.anchor}' is not accepted; write it out")
         if event.anchor is not None:
             raise self.error(event, f"anchor '&{event.anchor}' is not accepted; write it out")
         if event.tag is not None:
             raise self.error(event, f"tag '{event.tag}' is not accepted; leave it out")
-        if isinstance(event, yaml.ScalarEvent):
+        if kind is yaml.ScalarEvent:
             return _scalar(event.value) if event.implicit[0] else event.value
-        if isinstance(event, yaml.MappingStartEvent):
-            return self.mapping()
-        return self.sequence()
+        return self.mapping() if kind is yaml.MappingStartEvent else self.sequence()
 
     def mapping(self) -> dict[str, object]:
         data: dict[str, object] = {}
         lines: dict[Any, int] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent) or event.anchor or event.tag:
+        take, node, scalar = self.next, self.node, yaml.ScalarEvent
+        end = yaml.MappingEndEvent
+        while type(event := take()) is not end:
+            if type(event) is not scalar or event.anchor or event.tag:
                 raise self.error(event, "a key must be plain text")
             key = event.value
             if key == "<<":
                 raise self.error(event, "merge key '<<' is not accepted; write it out")
             if key in data:
                 raise self.error(event, f"key '{key}' stands twice; first on line {lines[key]}")
-            lines[key] = _line(event)
-            data[key] = self.node(next(self.events))
+            mark: Any = event.start_mark
+            lines[key] = mark.line + 1
+            event = take()
+            # Most values are text in quotes or blocks, or plain words: no call for these.
+            if type(event) is scalar and event.anchor is None and event.tag is None:
+                text = event.value
+                data[key] = _scalar(text) if event.implicit[0] and text[:1] in _MEANS else text
+            else:
+                data[key] = node(event)
         self.at[id(data)] = lines
         return data
 
     def sequence(self) -> list[object]:
         data: list[object] = []
         lines: dict[Any, int] = {}
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            lines[len(data)] = _line(event)
-            data.append(self.node(event))
+        take, node, end = self.next, self.node, yaml.SequenceEndEvent
+        while type(event := take()) is not end:
+            lines[len(data)] = event.start_mark.line + 1
+            data.append(node(event))
         self.at[id(data)] = lines
         return data
 

@@ -123,6 +123,8 @@ patient_tiers:
   routine: Talk about this at your next planned visit.
   info: This is for you to know.
 age_unknown: Age is not recorded.
+ask_next: "To ask next:"
+ask_result: "What is the {name}?"
 groups:
   trial: {system: "urn:cds-twitch:group", code: trial, display: Trial}
 override_reasons:

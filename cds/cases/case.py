@@ -45,6 +45,7 @@ class Case:
         group: the rule group that it stands beside.
         files: entries of a Bundle, taken as they are from FHIR files.
         patient: reference of the patient that the files are of; "" where they name none.
+        beside: findings that `tier` and `shows` do not speak of, unless `shows` names one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     group: str = ""
     files: tuple[Json, ...] = ()
     patient: str = ""
+    beside: tuple[str, ...] = ()
 
     @cached_property
     def slug(self) -> str:

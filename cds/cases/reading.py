@@ -44,6 +44,7 @@ class _CaseShape(Shape):
 
 class _FileShape(Shape):
     as_of: str | None = None
+    beside: tuple[str, ...] = ()
     cases: tuple[_CaseShape, ...]
 
 
@@ -98,6 +99,11 @@ def _read(path: Path, group: str, rulesets: Rulesets, errors: list[RuleError]) -
             )
         )
     reader = _Reader(path, group, rulesets, lines, errors)
+    reader.beside = file.beside
+    for name in file.beside:
+        if name not in reader.findings:
+            hint = nearest(name, reader.findings)
+            reader.fault(lines.of(("beside",)), f"no rule comes to the finding '{name}'{hint}")
     cases: list[Case] = []
     names: dict[str, int] = {}
     for index, shape in enumerate(file.cases):
@@ -125,6 +131,7 @@ class _Reader:
         needs = {key.split("/")[1] for key in keys if not key.startswith(_DECIDED)}
         self.needs = {*needs, *(f"earlier {name}" for name in needs), "adult"}
         self.read: dict[str, list[Json]] = {}  # FHIR files, each only once
+        self.beside: tuple[str, ...] = ()
 
     def fault(self, line: int, message: str) -> None:
         error = RuleError(message, path=str(self.path), line=line)
@@ -243,6 +250,7 @@ class _Reader:
             self.group,
             tuple(files),
             patient,
+            self.beside,
         )
 
     def instant(self, text: str | None, index: int) -> int | None:

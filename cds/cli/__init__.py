@@ -11,12 +11,18 @@ closed pipe and Ctrl-C end quietly with 141 and 130, as a shell reports these si
 
 from __future__ import annotations
 
+import atexit
+import gc
+
 import click
 
 from cds import __version__
 from cds.cli.common import Commands
 
 __all__ = ["main"]
+
+# Everything goes when the process ends: a last search of it all for garbage finds nothing to save.
+atexit.register(gc.freeze)
 
 # Each command and the module that holds it, in the order of the help.
 _COMMANDS = {
@@ -28,6 +34,7 @@ _COMMANDS = {
     "check": "check",
     "diff": "diff",
     "new-rule": "new_rule",
+    "translate": "translate",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -43,6 +44,7 @@ __all__ = [
     "print_json",
     "progress",
     "say",
+    "starting",
     "unusable",
     "whole_file",
 ]
@@ -106,6 +108,24 @@ class Commands(click.Group):
         except Exception as error:
             internal_error(error)
             ctx.exit(INTERNAL)
+        finally:
+            gc.unfreeze()  # what `starting` did is for this command alone
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Look for no garbage while that is loaded which stays to the end, and never among it.
+
+    These looks would be about a sixth of what a command takes to start.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def say(text: str) -> None:
@@ -199,11 +219,12 @@ RULESETS = options(
 """The rules that a command works with; `loaded` takes the values of both options."""
 
 
-def loaded(folders: tuple[str, ...], site: str | None) -> Rulesets:
+def loaded(folders: tuple[str, ...], site: str | None, language: str | None = None) -> Rulesets:
     """Return the rules of the options `RULESETS`. Raises: as `cds.load_rulesets`."""
-    from cds.rules import load_rulesets
+    with starting():
+        from cds.rules import load_rulesets
 
-    return load_rulesets(*folders, site=site)
+        return load_rulesets(*folders, site=site, language=language)
 
 
 INPUT = options(

@@ -26,6 +26,7 @@ from cds.cli.common import (
     page,
     print_json,
     say,
+    starting,
     unusable,
 )
 from cds.errors import CdsError
@@ -161,6 +162,11 @@ class _Run:
     help="Whom the cards speak to.",
 )
 @click.option(
+    "--language",
+    metavar="TAG",
+    help="Language of the card texts (es, pt-BR), where the rules have a translation.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice([tier.name for tier in Tier]),
     help="Exit with 1 if any patient has a finding of this tier or a higher one.",
@@ -180,6 +186,7 @@ def screen(
     strict: bool,
     form: str,
     audience: Audience,
+    language: str | None,
     fail_on: str | None,
     everything: bool,
 ) -> None:
@@ -191,10 +198,11 @@ def screen(
     Results go to standard output, everything else to standard error. What was rejected is
     listed on standard error; with --format text also at the end of the output.
     """
-    from cds.screening import Screener
+    with starting():
+        from cds.screening import Screener
 
-    rulesets = loaded(folders, site)
-    run = _Run(Screener(rulesets, engine, strict=strict), paths)
+        rulesets = loaded(folders, site, language)
+        run = _Run(Screener(rulesets, engine, strict=strict), paths)
     worst = -1
 
     def use(assessment: Assessment) -> None:
@@ -304,11 +312,12 @@ def explain(
     form: str,
 ) -> None:
     """Say why a rule fired or did not: each criterion with what was found."""
-    from cds.catalog import explanation_dict
-    from cds.report import write_explanation
-    from cds.screening import Screener
+    with starting():
+        from cds.catalog import explanation_dict
+        from cds.report import write_explanation
+        from cds.screening import Screener
 
-    rulesets = loaded(folders, site)
+        rulesets = loaded(folders, site)
     if rulesets.site is not None and rule_id in rulesets.site.not_run:
         _explain_not_run(rulesets, rule_id, form)
         return

@@ -32,13 +32,17 @@ __all__ = ["rules"]
 def rules(folders: tuple[str, ...], site: str | None, form: str, coverage: bool) -> None:
     """Show the rules: criteria, thresholds, evidence, review state, what a site changed."""
     from cds import catalog, report
+    from cds import coverage as covering
 
     if coverage and form not in ("text", "json"):
         raise click.UsageError("--coverage can be shown as text or json")
     rulesets = loaded(folders, site)
     if coverage:
-        covered = catalog.coverage(rulesets, *folders)
-        print_json(covered) if form == "json" else report.write_coverage(page(), covered)
+        found = covering.coverage(rulesets, *folders)
+        if form == "json":
+            print_json(found)
+        else:
+            report.write_coverage(page(), found, covering.rows(*folders))
         return
     entries = catalog.catalog(rulesets)
     match form:

@@ -164,7 +164,8 @@ def recorded(
     now = Instant(as_of, as_of, iso(as_of))
     edit = Edit(leaf.key, "with")
     if kind == "medication":
-        use = MedicationUse("", (coding,), "", "active", "", replace(now, open=True), None)
+        taken = replace(now, text=f"{now.text}/", open=True)  # a Period that begins now
+        use = MedicationUse("", (coding,), "", "active", "", taken, None)
         return edit, replace(record, medications=[*record.medications, use])
     onset = now
     tests = [t for atom in leaf.atoms for t in atom.tests if t.prop == "oldest"]
@@ -190,9 +191,13 @@ def recorded(
 
 
 def _coding(concept: str, terminology: Terminology) -> Coding:
-    """Return the first code of a value set, or of a set that it includes."""
-    value_set = terminology.value_sets[concept]
-    if value_set.codes:
-        return Coding(SYSTEMS[value_set.codes[0].system], value_set.codes[0].code)
-    inner = (_coding(name, terminology) for name in value_set.includes)
-    return next((coding for coding in inner if coding.code), Coding("", ""))
+    """Return the first code of a value set, or of the nearest set that it includes."""
+    waiting = [concept]
+    for name in waiting:  # grows while it is read; no set includes itself
+        value_set = terminology.value_sets[name]
+        if value_set.codes:
+            return Coding(SYSTEMS[value_set.codes[0].system], value_set.codes[0].code)
+        if value_set.uncoded:
+            return Coding(SYSTEMS["concept"], name)
+        waiting += value_set.includes
+    return Coding("", "")

@@ -98,6 +98,8 @@ class Counterfactuals:
         name, program = _family(rule), self.rulesets.program
         if name not in self._parts:
             aims = [r for r in program.rules if _family(r) == name]
+            explaining = {id_ for r in aims for id_ in r.rule.yields_to}
+            aims += [r for r in program.rules if r.rule.finding_id in explaining]
             if any(r.rule.stands_in_from for r in aims):
                 aims = list(program.rules)  # it can stand in for any of them
             self._parts[name] = _Part(_with_makers(program, aims), self.rulesets.terminology)
@@ -143,9 +145,9 @@ class _Part:
             if any(test.prop.endswith("_flag") for test in atom.tests)
         )
 
-    def makers(self, key: str) -> list[CompiledRule]:
+    def makers(self, key: str) -> Sequence[CompiledRule]:
         """Return the rules that assert a finding."""
-        return [r for r in self.program.rules if r.finding_key == key]
+        return self.program.makers.get(key, ())
 
 
 def _with_makers(program: Program, aims: Iterable[CompiledRule]) -> Program:
@@ -156,8 +158,8 @@ def _with_makers(program: Program, aims: Iterable[CompiledRule]) -> Program:
         rule = waiting.pop()
         if rule.rule.id not in wanted:
             wanted.add(rule.rule.id)
-            named = {leaf.key for leaf in _leaves(rule)}
-            waiting += [r for r in program.rules if r.finding_key in named]
+            for key in {leaf.key for leaf in _leaves(rule)}:
+                waiting += program.makers.get(key, ())
     rules = tuple(r for r in program.rules if r.rule.id in wanted)
     keys = frozenset(leaf.key for r in rules for leaf in _leaves(r))
     return Program(rules, keys, tuple(n for n in program.needs if n.key in keys))
@@ -215,7 +217,7 @@ class _Search:
         part = self.part
         normalized = part.normalizer.normalize(record, self.as_of)
         firings = part.engine.run(normalized.facts)
-        findings, _, _ = part.evaluator.findings(firings, child=normalized.child)
+        findings, _, _ = part.evaluator.findings(firings, normalized)
         by_id = part.program.by_id
         tiers = (f.tier for f in findings if _family(by_id[f.rules[0]]) == self.family)
         fired = frozenset(f.rule for f in firings)

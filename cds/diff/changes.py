@@ -35,17 +35,19 @@ WEIGHTS: Final[Mapping[Weight, str]] = {
 _RULE: Final[Mapping[str, Weight]] = {
     "title": "shown",
     "missing": "shown",
+    "ask": "shown",
     "review": "record",
     "last_reviewed": "record",
     "covers": "record",
     "note": "record",
 }
 _ANALYTE: Final[Mapping[str, Weight]] = {"name": "shown", "decimals": "shown", "slips": "shown"}
-_VALUE_SET: Final[Mapping[str, Weight]] = {"name": "shown"}
+_VALUE_SET: Final[Mapping[str, Weight]] = {"name": "shown", "ask": "shown", "uncoded": "record"}
 _TERMINOLOGY: Final[Mapping[str, Weight]] = {"doubts": "shown", "hemolysis": "shown"}
 # Of a terminology: compared item by item, or made from what is.
 _APART: Final = frozenset(
-    {"analytes", "value_sets", "questions", "_labs", "_concepts", "_categories", "_own"}
+    {"analytes", "value_sets", "questions", "formulary"}
+    | {"_labs", "_concepts", "_categories", "_own"}
 )
 _SECONDS: Final = frozenset(
     {"fresh", "context", "counts_for", "symptom_window", "same_draw_within"}
@@ -269,6 +271,9 @@ def _terminology(old: Rulesets, new: Rulesets) -> Iterator[Change]:
     for id_ in sorted({*before.analytes, *after.analytes}):
         tests = before.analytes.get(id_), after.analytes.get(id_)
         yield from _named(*tests, "analyte", id_, users.of_analyte(id_), _analyte)
+    for what in ("file", "same_as", "products", "names"):
+        was, is_ = getattr(before.formulary, what), getattr(after.formulary, what)
+        yield from _values("found", "terminology", "medicines", what, was, is_)
     for field in dataclasses.fields(Terminology):
         if field.name not in _APART:
             was, is_ = getattr(before, field.name), getattr(after, field.name)

@@ -18,7 +18,13 @@ _WINDOWS: Final = {
     "older_than": "more than {} old",
     "over": "compared over {}",
     "longer_than": "for more than {}",
+    "onset_within": "begun within {}",
+    "seen_within": "recorded within {}",
+    "delay": "begun at most {} after",
     "started_within": "started within {}",
+    "changed_within": "started or raised within {}",
+    "stopped_within": "stopped within {}",
+    "lasted": "taken before for {}",
 }
 _SIGNS: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 

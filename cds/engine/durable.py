@@ -27,7 +27,6 @@ the care, and `tests/conformance/test_durable_rules_facts.py` shows each reason 
 
 from __future__ import annotations
 
-import json
 import struct
 import weakref
 from collections import Counter
@@ -38,6 +37,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import durable_rules_engine as library
+import orjson
 
 from cds.engine import MAX_NUMBER, Known, because, holds, taken_up
 from cds.errors import EngineError
@@ -137,7 +137,7 @@ class _Network:
         else:
             parts = [self._alternatives(part) for part in node.parts]
             found = [_clause(place for part in parts for place in self._one(part))]
-        return tuple(sorted(set(found)))
+        return tuple(sorted(set(found))) if len(found) > 1 else tuple(found)
 
     def _one(self, alternatives: tuple[_Clause, ...]) -> _Clause:
         """Return one clause that holds when one of them does."""
@@ -230,11 +230,11 @@ class _Memory:
         self._names = _Names()
         self._group = self._names.new("g")
         self._slots = self._slots_for(clauses)
-        end = json.dumps({"id": self._names.new("i"), self._group: -1})
+        end = orjson.dumps({"id": self._names.new("i"), self._group: -1}).decode()
         rules = {str(n): c for n, c in enumerate(self._conditions(clauses))}
         rules["end"] = {"all": [{"m": {self._group: -1}}]}
         try:
-            self._handle = library.create_ruleset("cds", json.dumps(rules))
+            self._handle = library.create_ruleset("cds", orjson.dumps(rules).decode())
         except (library.error, MemoryError) as error:
             raise EngineError(f"durable_rules refused the rules: {error}") from error
         self._freed = weakref.finalize(self, _free, self._handle, end)
@@ -262,24 +262,29 @@ class _Memory:
 
     def _conditions(self, clauses: Sequence[_Clause]) -> Iterator[dict[str, Any]]:
         """Yield each clause as the library wants it. Raises: EngineError beyond `_STACK`."""
-        uses: Counter[_Place] = Counter()
+        uses: dict[_Place, int] = {}
+        written: dict[_Place, list[dict[str, Any]]] = {}
         paths: dict[str, set[tuple[_Test, ...]]] = {}
         for clause in clauses:
-            places = {}
-            for number, (key, tests) in enumerate(clause):
+            for place in clause:
+                before = uses.get(place, 0)
+                uses[place] = before + 1
+                copy, others = divmod(before, _USES)
+                if others:
+                    continue
+                key, tests = place
                 slot = self._slots[key]
                 path = tuple((self._props[prop], op, value) for prop, op, value in tests)
-                if copy := uses[key, tests] // _USES:
+                if copy:
                     # Always true, but not the same test: the library keeps a list for each.
                     path += ((slot.mark, "ge", -copy),)
-                uses[key, tests] += 1
                 paths.setdefault(key, set()).add(path)
-                places[f"m{number}"] = [
+                written[place] = [
                     {self._group: slot.group},
                     {"$ex": {slot.mark: 1}},
                     *({_OPERATORS[op]: {prop: value}} for prop, op, value in path),
                 ]
-            yield {"all": [{name: {"$and": tests}} for name, tests in places.items()]}
+            yield {"all": [{f"m{n}": {"$and": written[place]}} for n, place in enumerate(clause)]}
         for key, different in paths.items():
             if _most_waiting(different) > _STACK:
                 raise EngineError(
@@ -343,6 +348,86 @@ def _free(handle: int, end: str) -> None:
 # ---------------------------------------------------------------- chaining
 
 
+class _Uses:
+    """What each clause needs and brings about, which clauses wait for a key, and which make it.
+
+    A clause waits for one of its keys, the one that fewest others ask for: what everybody has
+    (an age, the lack of a result) then costs nothing.
+    """
+
+    def __init__(self, clauses: Sequence[_Clause], outcomes: Sequence[_Outcome]) -> None:
+        self.keys = [tuple(dict.fromkeys(key for key, _ in clause)) for clause in clauses]
+        self.outcomes = outcomes
+        asked = Counter(key for keys in self.keys for key in keys)
+        self.waiting: dict[str, list[int]] = {}
+        self.makers: dict[str, list[int]] = {}
+        for number, (keys, outcome) in enumerate(zip(self.keys, outcomes, strict=True)):
+            self.waiting.setdefault(min(keys, key=asked.__getitem__), []).append(number)
+            for step in outcome.steps:
+                self.makers.setdefault(step, []).append(number)
+
+
+class _Demand:
+    """Which messages of one patient can decide anything, and so have to be sent.
+
+    A clause that lacks one of its messages cannot fire, whatever the others say, and a step is of
+    no use where no rule that builds on it has all that it needs. Most clauses of most patients are
+    such, and every message costs the library a match, every clause that fires a call.
+    """
+
+    def __init__(self, uses: _Uses) -> None:
+        self._uses = uses
+        self._known: set[str] = set()  # messages, and steps that may follow from them
+        self._waiting: dict[str, list[int]] = {}  # clauses that wait for another key by now
+        self._whole: set[int] = set()  # clauses with all messages, or steps that may follow
+        self._sought: set[int] = set()  # those of them that can decide a rule
+        self._steps: set[str] = set()  # what these build on
+        self._held: dict[str, Mapping[str, int]] = {}
+        self._sent: dict[str, Mapping[str, int]] = {}
+
+    def of(self, new: Known) -> Known:
+        """Take up messages; return those, old ones too, that can decide something by now."""
+        uses, known = self._uses, self._known
+        self._held.update(new)
+        self._sent = {}
+        known.update(new)
+        arrived = list(new)
+        while arrived:
+            key = arrived.pop()
+            for number in (*uses.waiting.get(key, ()), *self._waiting.pop(key, ())):
+                for needed in uses.keys[number]:
+                    if needed not in known:
+                        self._waiting.setdefault(needed, []).append(number)
+                        break
+                else:
+                    arrived += self._complete(number)
+        return self._sent
+
+    def _complete(self, number: int) -> list[str]:
+        """Take up a clause that has all that it needs; return the steps that may follow now."""
+        outcome = self._uses.outcomes[number]
+        self._whole.add(number)
+        if outcome.matched or outcome.blocked or self._steps.intersection(outcome.steps):
+            self._seek(number)
+        steps = [step for step in outcome.steps if step not in self._known]
+        self._known.update(steps)
+        return steps
+
+    def _seek(self, number: int) -> None:
+        """Send what a clause needs, and what makes the steps that it needs."""
+        if number in self._sought:
+            return
+        self._sought.add(number)
+        for key in self._uses.keys[number]:
+            if key in self._held:
+                self._sent[key] = self._held.pop(key)
+            elif key in self._uses.makers and key not in self._steps:
+                self._steps.add(key)
+                for maker in self._uses.makers[key]:
+                    if maker in self._whole:
+                        self._seek(maker)
+
+
 class DurableEngine:
     """Forward chaining over durable_rules, one patient at a time: other threads wait.
 
@@ -357,6 +442,7 @@ class DurableEngine:
         self._strata = sorted({r.stratum for r in program.rules})
         self._clauses = list(network.outcomes)
         self._outcomes = list(network.outcomes.values())
+        self._uses = _Uses(self._clauses, self._outcomes)
         self._memory: _Memory | None = _Memory(self._clauses)
         self._lock = Lock()
 
@@ -383,9 +469,11 @@ class DurableEngine:
         matched: set[int] = set()
         blocked: set[int] = set()
         steps: set[str] = set()
+        demand = _Demand(self._uses)
 
         def add(new: Known) -> None:
             """Add messages, then the steps that follow from them until there are no more."""
+            new = demand.of(new)
             while new:
                 reached: set[str] = set()
                 for number in memory.add(new):

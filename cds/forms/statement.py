@@ -156,6 +156,8 @@ def entries_of(
         each = terminology.value_sets[waiting.pop(0)]
         if each.codes:
             yield each.id, each.codes
+        elif each.uncoded:
+            yield each.id, (CodeEntry(system="concept", code=each.id, display=each.name),)
         else:
             new = [inner for inner in each.includes if inner not in seen]
             waiting += new

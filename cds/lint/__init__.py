@@ -59,6 +59,7 @@ for _name in (
     "drafts",
     "texts",
     "patient",
+    "translations",
     "history",
 ):
     import_module(f"cds.lint.{_name}")

@@ -125,7 +125,7 @@ def unused_value_set(subject: Subject) -> Iterator[Spot]:
     if subject.terminology is None or not subject.complete:
         return
     sets = subject.terminology.value_sets
-    used = {key.split("/")[1] for key in subject.program.keys} & set(sets)
+    used = {name for key in subject.program.keys for name in key.split("/")[1:]} & set(sets)
     used |= {inner for name in used for inner in subject.terminology.included(name)}
     for file in subject.of_kind("valuesets"):
         for item, place in file.items("value_sets"):

@@ -27,6 +27,10 @@ _LIMIT: Final = 600  # cases of one rule; above it findings are not written out,
 _LOWEST, _HIGHEST = -(1 << 60), 1 << 60
 _ANY: Final[Range] = (_LOWEST, _HIGHEST)
 _NOTHING: Final[Range] = (1, 0)
+_TIMES: Final = (
+    *("age", "newest", "oldest", "onset", "seen", "delay"),
+    *("since", "changed", "longest", "ago", "lasted"),
+)
 
 
 class TooManyCasesError(Exception):
@@ -46,7 +50,7 @@ class Logic:
         self._windows = {
             need.key: (need.concept, need.seconds)
             for need in program.needs
-            if need.kind == "no-result"
+            if need.kind == "no-result" and need.medicine is None
         }
 
     # ------------------------------------------------------------ can it hold?
@@ -154,7 +158,7 @@ class Logic:
         for key, props in case.items():
             concept = key.split("/")[1]
             if any(low > high for low, high in props.values()):
-                what = "times" if _empty(props, ("age", "newest", "oldest", "since")) else "limits"
+                what = "times" if _empty(props, _TIMES) else "limits"
                 return f"nothing fits the {what} asked of '{concept}'"
             if props.get("high", _ANY)[0] > props.get("low", _ANY)[1]:  # two ends of one value
                 return f"nothing fits the limits asked of '{concept}'"

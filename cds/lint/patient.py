@@ -10,13 +10,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
+from cds.lint.logic import always
 from cds.lint.registry import Spot, validator
 from cds.lint.subject import Subject
+from cds.lint.words import Gate, Phrase
+from cds.program import CompiledRule, leaves
 from cds.wording import fill
 
 __all__ = ["PatientText", "grade", "patient_texts"]
 
-_WORD: Final = re.compile(r"[A-Za-z0-9]+(?:['’.-][A-Za-z0-9]+)*")
+_WORD: Final = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 # The end of a sentence, of a line of its own, or of an item of a list.
 _END: Final = re.compile(r"[.!?:]+(?=[\s\"')]|$)|\n\s*\n|\n\s*[-*] ")
 _ABBREVIATION: Final = re.compile(r"\b(?=[A-Z0-9-]*[A-Z][A-Z0-9-]*[A-Z])[A-Z][A-Z0-9-]+\b")
@@ -34,6 +37,7 @@ class PatientText:
     text: str
     tier: str = ""
     whole: bool = True  # says all that a patient is told, apart from the sentence of the tier
+    rule: CompiledRule | None = None
 
     def spot(self, message: str) -> Spot:
         """Return this place with a message."""
@@ -46,7 +50,7 @@ def patient_texts(subject: Subject) -> Iterator[PatientText]:
         r = rule.rule
         if r.card and not r.caveat_for:
             place = subject.at(r, "card", "patient")
-            yield PatientText(*place, r.id, r.card.patient, r.tier)
+            yield PatientText(*place, r.id, r.card.patient, r.tier, rule=rule)
     for file in subject.of_kind("rules"):
         recheck = file.data.get("recheck") if isinstance(file.data, dict) else None
         text = recheck.get("patient") if isinstance(recheck, dict) else None
@@ -63,6 +67,12 @@ def patient_texts(subject: Subject) -> Iterator[PatientText]:
         if isinstance(text, str):
             line = file.line("patient_disclaimer")
             yield PatientText(file.path, line, "patient_disclaimer", text, "", whole=False)
+        medicine = data.get("patient_medicine")
+        for key, tier in (("below_urgent", "soon"), ("urgent", "urgent")):
+            text = medicine.get(key) if isinstance(medicine, dict) else None
+            if isinstance(text, str):
+                line, owner = file.line("patient_medicine", key), f"patient_medicine.{key}"
+                yield PatientText(file.path, line, owner, text, tier, whole=False)
 
 
 @lru_cache(maxsize=4096)
@@ -117,13 +127,18 @@ def _syllables(
 
 
 def _names(subject: Subject) -> list[list[str]]:
-    """Names of the terminology and of lint.yaml as words, the longest first, also in the plural."""
+    """Names of the terminology and of lint.yaml as words, the longest first, also in the plural.
+
+    Medicines count by every name that the formulary knows, with and without hyphens.
+    """
     found: set[str] = set(subject.words.names)
     if subject.terminology:
         found.update(a.name for a in subject.terminology.analytes.values())
         for value_set in subject.terminology.value_sets.values():
             found.add(value_set.name)
             found.update(code.display for code in value_set.codes)
+        for words in subject.terminology.formulary.spellings:
+            found.update((" ".join(words), "-".join(words)))
     split = {tuple(w.casefold() for w in _WORD.findall(name)) for name in found}
     split |= {(*name[:-1], f"{name[-1]}s") for name in split if name}
     return sorted((list(name) for name in split if name), key=lambda n: (-len(n), n))
@@ -234,13 +249,30 @@ def bad_phrase(subject: Subject) -> Iterator[Spot]:
     """
     for text in patient_texts(subject):
         for phrase in subject.words.phrases:
+            if text.tier and phrase.tiers and text.tier not in phrase.tiers:
+                continue
             for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n", text.text):
                 said = _finds(phrase.words, sentence)
-                if not said or (phrase.fine_in and _finds(phrase.fine_in, sentence)):
-                    continue
-                if phrase.needs and all(_finds(words, text.text) for words in phrase.needs):
-                    continue
-                yield text.spot(f"says '{said}': {phrase.why}")
+                if said and not _made_right(subject, phrase, text, sentence):
+                    yield text.spot(f"says '{said}': {phrase.why}")
+
+
+def _made_right(subject: Subject, phrase: Phrase, text: PatientText, sentence: str) -> bool:
+    """Whether words around a phrase, or what the rule asks, make it right."""
+    if phrase.fine_in and _finds(phrase.fine_in, sentence):
+        return True
+    if phrase.needs and all(_finds(words, text.text) for words in phrase.needs):
+        return True
+    return phrase.gate is not None and _gated(subject, phrase.gate, text.rule)
+
+
+def _gated(subject: Subject, gate: Gate, rule: CompiledRule | None) -> bool:
+    """Whether a rule cannot hold without these results and not with these value sets."""
+    if rule is None:
+        return False
+    sure = {k.split("/")[1] for k in always(rule.when, subject.logic.makers) if k[:4] == "lab/"}
+    blocked = {leaf.key.split("/")[1] for leaf in leaves(rule.unless)} if rule.unless else set()
+    return sure.issuperset(gate.known) and blocked.issuperset(gate.unless)
 
 
 @validator(
@@ -252,7 +284,11 @@ def bad_phrase(subject: Subject) -> Iterator[Spot]:
 def no_emergency_number(subject: Subject) -> Iterator[Spot]:
     """A patient text of an emergency rule without the words of `emergency` in lint.yaml."""
     for text in patient_texts(subject):
-        if text.tier == "emergency" and not _finds(subject.words.emergency, text.text):
+        if (
+            text.tier == "emergency"
+            and text.whole
+            and not _finds(subject.words.emergency, text.text)
+        ):
             wanted = " or ".join(f"'{w}'" for w in subject.words.emergency)
             yield text.spot(f"is for an emergency and does not say {wanted}")
 
@@ -288,13 +324,15 @@ def _unnamed(subject: Subject, text: PatientText) -> str:
     fix='write "call the person who prescribed it today, before your next dose"',
 )
 def no_prescriber(subject: Subject) -> Iterator[Spot]:
-    """A patient text of an urgent rule that speaks of medicine and not of whom to call about it.
+    """An urgent or emergency text that speaks of medicine and not of whom to call about it.
 
     Nobody is told to stop a medicine, so somebody who may decide has to be asked, today and
     before the next dose.
     """
     for text in patient_texts(subject):
-        if text.tier != "urgent" or not _finds(subject.words.medicine, text.text):
+        if text.tier not in ("urgent", "emergency") or not _finds(
+            subject.words.medicine, text.text
+        ):
             continue
         lacking = [words[0] for words in subject.words.prescriber if not _finds(words, text.text)]
         if lacking:

@@ -144,11 +144,12 @@ def caveat_without_family(subject: Subject) -> Iterator[Spot]:
     fix="use the finding in a rule, or remove the step",
 )
 def unused_step(subject: Subject) -> Iterator[Spot]:
-    """A rule with `step: true` whose finding no criterion names.
+    """A rule with `step: true` whose finding no criterion and no `yields_to` names.
 
     Nobody is shown a step, so it has no effect at all.
     """
     used = {key for rule in subject.program.rules for key in _named(rule)}
+    used |= {f"finding/{id_}" for r in subject.program.rules for id_ in r.rule.yields_to}
     for rule in subject.rules if subject.complete else ():
         if rule.rule.step and rule.finding_key not in used:
             message = f"no rule names the finding '{rule.rule.finding_id}'"

@@ -20,6 +20,7 @@ from cds.rulefile import CardTexts, Rule, RuleFile, Ruleset
 from cds.rules import Rulesets, load_rulesets, shared_folders
 from cds.shipped import shipped
 from cds.terminology import Terminology, load_terminology
+from cds.translation import load_file
 from cds.yamlfile import Lines, load_yaml
 from cds.yamlmodel import check_model
 
@@ -36,6 +37,7 @@ _KINDS: Final = {
     "cards": ("cards.yaml",),
     "valuesets": ("valuesets/*.yaml",),
     "sources": ("sources/*.yaml",),
+    "translations": ("translations/*.yaml",),
     "words": ("lint.yaml",),
     "accepted": ("lint-accepted.yaml",),
 }
@@ -47,7 +49,7 @@ class SourceFile:
     """One file as written: `data` and `lines` of `cds.yamlfile`, or `fault` and neither.
 
     `root` is the ruleset folder that it belongs to, `kind` what it is by its name: "rules",
-    "cases", "analytes", "cards", "valuesets", "sources", "words" or "accepted".
+    "cases", "analytes", "cards", "valuesets", "sources", "translations", "words" or "accepted".
     """
 
     path: str
@@ -161,6 +163,9 @@ def read_subject(
             raise UsageError(f"no file of a ruleset (rules.yaml, valuesets/, ...) in {root}")
     faults: list[RuleError] = []
     words = _words(home, files, faults)
+    for file in files:
+        if file.kind == "translations" and file.fault is None:
+            load_file(Path(file.path), faults)
     terminology, rulesets = None, None
     try:
         rulesets = load_rulesets(*roots)

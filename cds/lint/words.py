@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cds.rulefile import Shape, Text
+from cds.rulefile import Id, Shape, Text
 
-__all__ = ["Phrase", "Words", "WordsFile"]
+__all__ = ["Gate", "Phrase", "Words", "WordsFile"]
+
+
+class Gate(Shape):
+    """What a rule must ask before its text may give an advice.
+
+    `known` are tests without whose result the rule cannot hold: an `unless` alone would let
+    pass what nobody has measured. `unless` are value sets that the rule names there.
+    """
+
+    known: tuple[Id, ...] = ()
+    unless: tuple[Id, ...] = ()
 
 
 class Phrase(Shape):
@@ -16,12 +27,16 @@ class Phrase(Shape):
 
     Every entry is compared without regard to case, in whole words. `fine_in` are words of the
     same sentence that make it right ("do not"), `needs` words of the same text of which each must
-    be there; a list inside `needs` are alternatives. Without either the words are never right.
+    be there; a list inside `needs` are alternatives. `gate` is what the rule has to ask itself.
+    Without any of these the words are never right. `tiers` are those whose texts are looked at,
+    all if none is given; a text that belongs to no tier always is.
     """
 
     words: Annotated[tuple[Text, ...], Field(min_length=1)]
     fine_in: tuple[Text, ...] = ()
     needs: tuple[tuple[Text, ...], ...] = ()
+    gate: Gate | None = None
+    tiers: tuple[Literal["info", "routine", "soon", "urgent", "emergency"], ...] = ()
     why: Text
 
 
@@ -38,8 +53,8 @@ class Words(WordsFile):
 
     `max_grade` is the highest Flesch-Kincaid grade of a patient text, `label_limit` the most
     UTF-16 code units of a label. `steps` are verbs of a next step, `times` say by when,
-    `emergency` whom to call. An urgent text that has one of `medicine` needs one of each list of
-    `prescriber`. `abbreviations` are known to everybody, `names` are words of
+    `emergency` whom to call. An urgent or emergency text that has one of `medicine` needs one
+    of each list of `prescriber`. `abbreviations` are known to everybody, `names` are words of
     medicine that count as one syllable, beside those of the terminology.
     """
 

@@ -96,6 +96,8 @@ def _goals(synthesizer: Synthesizer, variant: Variant, as_of: int) -> Iterator[G
         yield from _stood_in(goals, rule, variant.program.by_id[mutant.rule])
     elif mutant.kind == "family":
         yield from _in_one_family(goals, rule)
+    elif mutant.kind == "yields":
+        yield from _explained(goals, rule, variant.program.by_id[mutant.rule])
     else:
         yield from _most_urgent(synthesizer, rule, variant, as_of)
 
@@ -139,6 +141,10 @@ def _most_urgent(
     """Yield goals with which a rule holds, and nothing that is as urgent."""
     id_, goals = rule.rule.id, synthesizer.goals
     yield from islice(goals.fires(rule), _FEW)
+    if rule.rule.stands_in_from:
+        # What it stands in for is not shown itself, but other rules may fire beside each.
+        for other in _stood_for(rule, goals.program):
+            yield from islice(goals.fires(other), _FEW)
     found = synthesizer.find(goals.fires(rule), as_of, lambda _, a: id_ in a.fired)
     if found is None:
         return
@@ -169,6 +175,14 @@ def _in_one_family(goals: Goals, rule: CompiledRule) -> Iterator[Goal]:
     others = [r for r in rules if r is not rule and r.rule.recheck_of != rule.rule.id]
     for other in sorted(others, key=lambda r: bool(r.rule.recheck_of)):
         if other.rule.family == family or family in other.rule.caveat_for:
+            yield from _both(goals, rule, other)
+
+
+def _explained(goals: Goals, rule: CompiledRule, new: CompiledRule) -> Iterator[Goal]:
+    """Yield goals with which a rule holds, and what it only now does not yield to any more."""
+    gone = {f"finding/{name}" for name in set(rule.rule.yields_to) - set(new.rule.yields_to)}
+    for other in goals.program.rules:
+        if other.finding_key in gone:
             yield from _both(goals, rule, other)
 
 

@@ -34,7 +34,16 @@ __all__ = ["AnalyteMutant", "Mutant", "analyte_mutants", "mutants_of"]
 
 _HOUR: Final = 3600
 _DAY: Final = 24 * _HOUR
-_WINDOWS: Final = ("within", "older_than", "longer_than", "started_within", "over")
+_WINDOWS: Final = (
+    *("within", "older_than", "longer_than", "over", "onset_within", "seen_within", "delay"),
+    *("started_within", "changed_within", "stopped_within", "lasted"),
+)
+_COUNTS: Final = ("times", "sites", "at_least")
+_FURTHER: Final = (
+    *("longer_than", "onset_within", "onset", "seen_within", "severity", "delay"),
+    *("started_within", "changed_within", "lasted", "being_ordered"),
+)
+"""Keys that narrow a criterion, and without which it still is one."""
 _NEIGHBOR: Final = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
 _OPPOSITE: Final = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 _CONCEPTS: Final = ("symptom", "condition", "lifestyle", "history", "medication")
@@ -62,7 +71,7 @@ class Mutant:
     `where` is the place of the change in the rule ("when.0"), "" for the rule as a whole.
     `kind` says what has to be different in a patient who shows it: "leaf" (one criterion is
     another one), "removed", "swapped" (`any` for `all`), "emptied", or what of the rule
-    was changed: "tier", "family", "caveat", "stand-in".
+    was changed: "tier", "family", "yields", "caveat", "stand-in".
     """
 
     id: str
@@ -128,6 +137,10 @@ def _of_the_whole(rule: Rule) -> Iterator[Mutant]:
             yield mutant(
                 "family-removed", "family", f"not of the family {rule.family}", family=None
             )
+        for name in rule.yields_to:
+            others = tuple(other for other in rule.yields_to if other != name)
+            text = f"shown also where {name} holds"
+            yield mutant(f"yields_to-{name}-removed", "yields", text, yields_to=others)
     if rule.caveat_for:
         text = "a finding of its own instead of a caveat"
         yield mutant("caveat_for-emptied", "caveat", text, caveat_for=())
@@ -247,6 +260,21 @@ class _Side:
                     yield f"sex-to-{sex}", f"sex {sex} instead of {c.sex}", SexCriterion(sex=sex)
         else:
             yield from self.concepts(c)
+            yield from self.further(c)
+
+    def further(self, c: Any) -> Iterator[tuple[str, str, Any]]:
+        """Yield it with another count, and without a key that narrows it."""
+        for name in _COUNTS:
+            count = getattr(c, name, None)
+            if count is not None:
+                more = c.model_copy(update={name: count + 1})
+                yield f"{name}+1", f"{name} {count + 1} instead of {count}", more
+                fewer = count - 1 if count > 2 else None
+                words = f"{name} {fewer} instead of {count}" if fewer else f"without {name}"
+                yield f"{name}-1", words, c.model_copy(update={name: fewer})
+        for name in _FURTHER:
+            if getattr(c, name, None) is not None:
+                yield f"{name}-removed", f"without {name}", c.model_copy(update={name: None})
 
     # ------------------------------------------------------------ numbers
 

@@ -237,8 +237,7 @@ class Trials:
     def findings(self, variant: Variant, trial: Trial, fired: frozenset[str]) -> Sequence[Finding]:
         """What is shown with the mutant, given the rules that hold."""
         firings = [Firing(r.rule.id, ()) for r in variant.rules if r.rule.id in fired]
-        child = trial.assessment.normalized.child
-        findings, _, _ = variant.evaluator.findings(firings, child=child)
+        findings, _, _ = variant.evaluator.findings(firings, trial.assessment.normalized)
         return findings
 
     def matters(self, variant: Variant, trial: Trial, fired: frozenset[str]) -> bool:
@@ -273,8 +272,8 @@ class Trials:
             Firing(f.rule, because(new[f.rule], trial.known)) if f.rule in new else f
             for f in assessment.firings
         ]
-        evaluation, child = assessment.evaluation, assessment.normalized.child
-        findings, suppressed, _ = variant.evaluator.findings(firings, child=child)
+        evaluation, normalized = assessment.evaluation, assessment.normalized
+        findings, suppressed, _ = variant.evaluator.findings(firings, normalized)
         same = (
             firings == list(assessment.firings)
             and set(findings) == set(evaluation.findings)

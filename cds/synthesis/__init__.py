@@ -20,6 +20,7 @@ from cds.synthesis.patients import Patients
 __all__ = ["Goal", "Goals", "Patients", "Place", "Synthesizer", "Want", "Wanted", "places"]
 
 _ATTEMPTS = 400  # goals that are looked into for one patient
+_STEPS = 1500  # parts of goals that are looked into for one patient
 _RUNS = 30  # patients that are assessed
 _NAMED = 8  # statements that the name of a case tells
 
@@ -67,8 +68,13 @@ class Synthesizer:
         return None
 
     def _flat(self, goals: Iterable[Goal]) -> Iterator[Goal]:
-        for goal in goals:
-            yield from self.goals.flat(goal)
+        steps = iter(range(_STEPS))
+
+        def possible(goal: Goal) -> bool:
+            return next(steps, None) is not None and self.patients.find(goal) is not None
+
+        for goal in islice(goals, _ATTEMPTS):
+            yield from self.goals.flat(goal, possible)
 
     def case(self, forms: tuple[Form, ...], assessment: Assessment, expect: _Expect | str) -> str:
         """Return a patient as a case in YAML, ready to paste.

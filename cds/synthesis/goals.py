@@ -6,6 +6,7 @@ findings of several rules) comes as several goals, the shortest first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -203,47 +204,120 @@ class Goals:
 
     # ------------------------------------------------------------ findings
 
-    def flat(self, goal: Goal, above: frozenset[str] = frozenset()) -> Iterator[Goal]:
-        """Yield goals of facts alone: findings are made, or kept away, by their rules."""
-        for index, wanted in enumerate(goal):
-            key = wanted.leaf.key
-            if key.startswith("finding/"):
-                if key in above:
-                    return
-                inner = islice(self._finding(wanted, above | {key}), _BRANCHES)
-                rest = goal[:index] + goal[index + 1 :]
-                for made in inner:
-                    for more in self.flat(rest, above):
-                        yield made + more
-                return
-        yield goal
+    def flat(self, goal: Goal, possible: Callable[[Goal], bool] = lambda _: True) -> Iterator[Goal]:
+        """Yield goals of facts alone: findings are made, or kept away, by their rules.
 
-    def _finding(self, wanted: Wanted, above: frozenset[str]) -> Iterator[Goal]:
+        What leaves no choice is settled first, and a choice that contradicts it is not followed:
+        a finding that a hundred rules can make has more combinations than can ever be tried.
+
+        Args:
+            goal: what is wanted of facts and findings.
+            possible: whether a part of a goal of facts can be had together.
+        """
+        jobs = [_Job(w.leaf, w.want, frozenset()) for w in goal]
+        yield from self._settle(NOTHING, jobs, (), possible, Counter())
+
+    def _settle(
+        self,
+        facts: Goal,
+        jobs: Sequence[_Job],
+        choices: tuple[_Choice, ...],
+        possible: Callable[[Goal], bool],
+        hard: Counter[_Name],
+        chosen: _Name = (),
+    ) -> Iterator[Goal]:
+        """Yield every way to do the jobs and make the choices beside the facts.
+
+        A choice of which ways were found impossible is made before the others: `hard` counts
+        them, `chosen` is the choice that the jobs are a way of.
+        """
+        waiting, before = list(reversed(jobs)), facts
+        while waiting:
+            job = waiting.pop()
+            if isinstance(job.node, Leaf) and not job.node.key.startswith("finding/"):
+                wanted = Wanted(job.node, job.want)
+                facts = facts if wanted in facts else (*facts, wanted)
+                continue
+            ways = self._ways(job)
+            if not ways:
+                return
+            if len(ways) == 1:
+                waiting += reversed(ways[0])
+            else:
+                choices = (*choices, ways)
+        if len(facts) > len(before) and not possible(facts):
+            hard[chosen] += 1
+            return
+        if not choices:
+            yield facts
+            return
+        number = max(range(len(choices)), key=lambda n: hard[_named(choices[n])])
+        choice, rest = choices[number], choices[:number] + choices[number + 1 :]
+        for way in choice:
+            yield from self._settle(facts, way, rest, possible, hard, _named(choice))
+
+    def _ways(self, job: _Job) -> list[list[_Job]]:
+        """Return the ways to do a job, the best first, each as the jobs that it takes."""
+        want, node, above = job.want, job.node, job.above
+        if isinstance(node, Leaf):
+            if node.key in above:
+                return []
+            return self._finding(Wanted(node, want), above | {node.key})
+        parts = [_Job(part, want, above) for part in node.parts]
+        if isinstance(node, AllOf) == (want == "yes"):
+            return [parts]
+        # What is cheap to have is costly to lack: that there is no result, above all.
+        parts.sort(key=lambda part: self._cost(part.node), reverse=want != "yes")
+        return [[part] for part in parts]
+
+    def _finding(self, wanted: Wanted, above: frozenset[str]) -> list[list[_Job]]:
         makers = self._makers.get(wanted.leaf.key, [])
         if wanted.want == "yes":
-            for rule in sorted(makers, key=lambda r: self._cost(r.when)):
-                for goal in self.fires(rule):
-                    yield from self.flat(goal, above)
-            return
-        silent = self.none_of(makers)
+            return [
+                [
+                    _Job(r.when, "yes", above),
+                    *([_Job(r.unless, "not", above)] if r.unless else []),
+                ]
+                for r in sorted(makers, key=lambda r: self._cost(r.when))
+            ]
         if wanted.want == "not":
-            for goal in silent:
-                yield from self.flat(goal, above)
-            return
+            return [[_Job(r.when, "not", above) for r in makers]]
+        silent = list(islice(self.none_of(makers), _BRANCHES))
         found = [leaf for r in makers for leaf in leaves(r.when)]
+        goals: list[Goal]
         if wanted.want == "no":
-            for goal in silent:
-                known = tuple(
-                    Wanted(leaf, "no")
-                    for leaf in found
-                    if leaf.key.startswith((*_RESULTS, "finding/"))
+            known = tuple(
+                Wanted(leaf, "no") for leaf in found if leaf.key.startswith((*_RESULTS, "finding/"))
+            )
+            goals = [_merged(goal, known) for goal in silent]
+        else:
+            goals = [
+                _merged(
+                    goal,
+                    (Wanted(leaf, "unknown" if leaf.key.startswith(_RESULTS) else "unusable"),),
                 )
-                yield from self.flat(_merged(goal, known), above)
-            return
-        for leaf in found:
-            lacking = Wanted(leaf, "unknown" if leaf.key.startswith(_RESULTS) else "unusable")
-            for goal in silent:
-                yield from self.flat(_merged(goal, (lacking,)), above)
+                for leaf in found
+                for goal in silent
+            ]
+        return [[_Job(w.leaf, w.want, above) for w in goal] for goal in goals[:_BRANCHES]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Part of a rule and how it must be judged; `above` are the findings that it is part of."""
+
+    node: Node
+    want: Want
+    above: frozenset[str]
+
+
+_Choice = Sequence[Sequence[_Job]]
+_Name = tuple[int, ...]
+
+
+def _named(choice: _Choice) -> _Name:
+    """Return what tells a choice from others: the parts of rules that its ways begin with."""
+    return tuple(id(job.node) for way in choice for job in way[:1])
 
 
 def _merged(goal: Goal, sharper: Goal) -> Goal:

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction as _Exact
-from itertools import product
+from itertools import islice, product
 from typing import Final
 
 from cds.bounds import STEP, number_bounds
 from cds.engine import holds
 from cds.forms import NOW, Form, Lab, Patient, Presence, Takes, When, ago
-from cds.program import FOREVER, GRID, Leaf, Need, Program, Test, grid_code
+from cds.program import FOREVER, GRID, Leaf, Need, Program, Test, grid_code, need_of
 from cds.rulefile import NoResultCriterion, RatioCriterion, RiseCriterion
 from cds.synthesis.goals import Goal, Want, Wanted
-from cds.terminology import SYSTEMS, Analyte, Terminology, seconds_of
+from cds.terminology import SYSTEMS, Analyte, CodeEntry, Terminology, ValueSet
 
 __all__ = ["Patients"]
 
@@ -30,6 +30,12 @@ _ADULT: Final = 50  # years; the age of a case that says nothing of it (`cds.cas
 _LAB_KINDS: Final = ("lab", "rise", "ratio", "no-result")
 _FLAGS: Final = ("", "L", "LL", "H", "HH", "N")
 _AGES: Final = ("age", "newest", "oldest", "since")
+_MEDICINES: Final = ("medication", "stopped", "ordered")
+_SPANS: Final = ("newest", "oldest", "onset", "seen")
+_YEAR: Final = 365 * _DAY  # how long a dose was taken before it was raised
+_DOSE: Final = "10 mg daily"  # any dose, and a higher one
+_MORE: Final = "20 mg daily"
+_LONG: Final = 10 * _DAY  # how long something has lasted where nothing says so
 
 _Props = Mapping[str, int]
 _Row = tuple[Decimal, int, str]  # value, age in seconds, flag of the laboratory
@@ -68,6 +74,7 @@ class Patients:
             forms += self._person(groups.pop("person", []))
             presences = self._presences(groups.pop("presence", []))
             takes = self._medicines(groups.pop("medication", []))
+            takes += self._sequels(groups.pop("after", []))
             faults = groups.pop("quality", [])
             for name, wanted_of in groups.items():
                 forms += self._results(name, wanted_of)
@@ -83,7 +90,9 @@ class Patients:
             return f"lab/{derived.of if derived else concept}"
         if kind in ("sex", "patient"):
             return "person"
-        return kind if kind in ("medication", "quality") else "presence"
+        if kind in _MEDICINES:
+            return "medication"
+        return kind if kind in ("quality", "after") else "presence"
 
     # ------------------------------------------------------------ the patient
 
@@ -206,11 +215,8 @@ class Patients:
         if leaf.key in self._needs:
             return self._needs[leaf.key]
         c = leaf.criterion
-        kind, concept, *_ = leaf.key.split("/")
-        if isinstance(c, (RiseCriterion, RatioCriterion)):
-            return Need(kind, concept, c.over, seconds_of(c.over))
-        if isinstance(c, NoResultCriterion):
-            return Need(kind, concept, c.within, seconds_of(c.within))
+        if isinstance(c, (RiseCriterion, RatioCriterion, NoResultCriterion)):
+            return need_of(c)
         return None
 
     def _neutral(self, concept: str, last: Decimal) -> Decimal:
@@ -309,38 +315,33 @@ class Patients:
     # ------------------------------------------------------------ what is recorded as present
 
     def _presences(self, wanted: Sequence[Wanted]) -> list[Form]:
-        chosen: dict[str, tuple[str, int | None]] = {}
+        chosen: dict[str, tuple[str, _Record | None]] = {}
         by_key: dict[str, list[Wanted]] = {}
         for w in wanted:
             by_key.setdefault(w.leaf.key, []).append(w)
         for key, wanted_of in by_key.items():
             chosen[key] = _presence_choice(key, wanted_of)
-        present = {key for key, (how, _) in chosen.items() if how == "present"}
         shut = {
             key.split("/")[1] for key, (how, _) in chosen.items() if how in ("absent", "denied")
         }
         forms: list[Form] = []
-        for key, (how, age) in chosen.items():
+        for key, (how, record) in chosen.items():
             kind, concept = key.split("/")
-            if how == "absent":
-                continue
             if how == "denied":
                 forms += [Presence("denies", name, NOW) for name in self._to_deny(concept)]
-                continue
-            code = self._code(concept, shut)
-            when: When | None = None
-            if how == "unusable":
-                when = ago(-2 * _DAY)
-            elif age is not None:
-                when = ago(age, lasting=True)
-            forms.append(Presence(kind, code.name, when, words=code.words))
+            elif how == "unusable":
+                code = self._code(concept, shut)
+                forms.append(Presence(kind, code.name, ago(-2 * _DAY), words=code.words))
+            elif record is not None:
+                code = self._code(concept, shut)
+                forms += record.forms(kind, code.name, code.words)
         order = ("symptom", "condition", "lifestyle", "history", "denies")
         forms.sort(key=lambda f: order.index(f.kind) if isinstance(f, Presence) else 0)
-        return forms if present or forms else []
+        return forms
 
     def _to_deny(self, concept: str) -> list[str]:
         value_set = self.terminology.value_sets[concept]
-        if value_set.codes:
+        if value_set.codes or value_set.uncoded:
             return [concept]
         return [name for inner in value_set.includes for name in self._to_deny(inner)]
 
@@ -354,18 +355,34 @@ class Patients:
 
     def _codes(self, concept: str) -> Iterator[_Code]:
         t = self.terminology
+        if t.value_sets[concept].every_medicine:
+            yield from self._any_medicine(concept)
+            return
         waiting, seen, first = [concept], set(), True
         while waiting:
             name = waiting.pop(0)
             if name in seen:
                 continue
             seen.add(name)
-            for entry in t.value_sets[name].codes:
+            for entry in (*t.value_sets[name].codes, *_own_entry(t.value_sets[name])):
                 brings = frozenset(t.concepts_of(SYSTEMS[entry.system], entry.code)) | {concept}
                 code = f"{entry.system.upper()}#{entry.code}"
                 yield _Code(concept, "", brings) if first else _Code(code, entry.display, brings)
                 first = False
             waiting += t.value_sets[name].includes
+
+    def _any_medicine(self, concept: str) -> Iterator[_Code]:
+        """Medicines for the set of all of them, best one that few other sets name."""
+        t = self.terminology
+        listed = (
+            (t.concepts_of(SYSTEMS[e.system], e.code), e)
+            for value_set in t.value_sets.values()
+            if value_set.kind == "medication"
+            for e in value_set.codes
+        )
+        for brings, e in sorted(listed, key=lambda one: len(one[0])):
+            code = f"{e.system.upper()}#{e.code}"
+            yield _Code(code, e.display, frozenset(brings) | {concept})
 
     # ------------------------------------------------------------ medicines
 
@@ -373,28 +390,169 @@ class Patients:
         by_key: dict[str, list[Wanted]] = {}
         for w in wanted:
             by_key.setdefault(w.leaf.key, []).append(w)
-        taken: dict[str, int | None] = {}
+        away = {k for k, of in by_key.items() if all(_as_wanted(w, "unknown") for w in of)}
+        try:
+            return self._taken(by_key, away, away)
+        except _Impossible:
+            # One medicine of a set does no harm where two are too many.
+            plain = {"since": FOREVER, "changed": FOREVER, "longest": 0, "count": 1}
+            strict = {
+                key
+                for key in away
+                if not all(_as_wanted(w, _state(w.leaf, {key: plain})) for w in by_key[key])
+            }
+            if strict == away:
+                raise
+            return self._taken(by_key, away, strict)
+
+    def _taken(
+        self, by_key: Mapping[str, Sequence[Wanted]], away: Iterable[str], shut: Iterable[str]
+    ) -> list[Form]:
+        """Say medicines for all keys but those away, of which none is in a set that is shut."""
+        courses: dict[str, tuple[int | None, int, bool]] = {}
+        forms: list[Form] = []
+        barred: dict[str, set[str]] = {kind: set() for kind in _MEDICINES}
+        for key in shut:
+            kind, concept = key.split("/")
+            barred[kind].add(concept)
         for key, wanted_of in by_key.items():
-            ages: list[int | None] = [
-                None,
-                *_times({t.value for t in _tests(w.leaf for w in wanted_of)})[1:],
-            ]
+            kind, concept = key.split("/")
+            if key in away:
+                continue
+            if kind == "stopped":
+                forms.append(self._stopped(key, wanted_of, self._code(concept, barred[kind])))
+            elif kind == "ordered":
+                code = self._code(concept, barred[kind])
+                order = Takes(code.name, words=code.words, request=True, status="draft")
+                forms.append(self._fitting(wanted_of, {key: {"age": 0}}, order))
+            else:
+                courses[concept] = self._course(key, wanted_of)
+        for concept, (age, count, raised) in courses.items():
+            when = None if age is None else ago(age, lasting=True)
+            allowed = (c for c in self._codes(concept) if not c.concepts & barred["medication"])
+            codes = list(islice(allowed, count))
+            if len(codes) < count:
+                raise _Impossible
+            for code in codes:
+                if raised and age is not None:
+                    before = ago(age + _YEAR, lasting=True)
+                    forms.append(
+                        Takes(code.name, before, until=str(ago(age)), words=code.words, dose=_DOSE)
+                    )
+                    forms.append(Takes(code.name, when, words=code.words, dose=_MORE))
+                else:
+                    forms.append(Takes(code.name, when, words=code.words))
+        return forms
+
+    def _course(self, key: str, wanted: Sequence[Wanted]) -> tuple[int | None, int, bool]:
+        """Since when, in seconds, how many medicines of a set are taken; whether more since then.
+
+        With a raised dose the time is that of the raise.
+        """
+        tests = _tests(w.leaf for w in wanted)
+        times = _times({t.value for t in tests if t.prop != "count"})[1:]
+        counts = [1, *sorted({t.value for t in tests if t.prop == "count"})]
+        for count, raised in product(counts, (False, True)):
+            for age in times if raised else (None, *times):
+                since, longest = (FOREVER, 0) if age is None else (age, age)
+                props = {"since": since, "changed": since, "longest": longest, "count": count}
+                if raised and age is not None:
+                    props.update(since=age + _YEAR, longest=age + _YEAR)
+                if all(_as_wanted(w, _state(w.leaf, {key: props})) for w in wanted):
+                    return age, count, raised
+        raise _Impossible
+
+    def _stopped(self, key: str, wanted: Sequence[Wanted], code: _Code) -> Form:
+        tests = _tests(w.leaf for w in wanted)
+        for end in _times({t.value for t in tests if t.prop == "ago"})[1:] or [_DAY]:
+            for lasted in (*_times({t.value for t in tests if t.prop == "lasted"})[1:], _DAY):
+                for span in (lasted, lasted - _DAY):
+                    if span <= 0:
+                        continue
+                    known = {key: {"ago": end, "lasted": span}}
+                    if all(_as_wanted(w, _state(w.leaf, known)) for w in wanted):
+                        begun = ago(end + span, lasting=True)
+                        return Takes(code.name, begun, until=str(ago(end)), words=code.words)
+        raise _Impossible
+
+    def _fitting(self, wanted: Sequence[Wanted], known: Mapping[str, _Props], form: Form) -> Form:
+        if not all(_as_wanted(w, _state(w.leaf, known)) for w in wanted):
+            raise _Impossible
+        return form
+
+    def _sequels(self, wanted: Sequence[Wanted]) -> list[Form]:
+        """What began after, or before, a medicine was started or stopped."""
+        by_key: dict[str, list[Wanted]] = {}
+        for w in wanted:
+            by_key.setdefault(w.leaf.key, []).append(w)
+        forms: list[Form] = []
+        for key, wanted_of in by_key.items():
             if all(_as_wanted(w, "unknown") for w in wanted_of):
                 continue
-            for age in ages:
-                known = {key: {"since": FOREVER if age is None else age}}
-                if all(_as_wanted(w, _state(w.leaf, known)) for w in wanted_of):
-                    taken[key.split("/")[1]] = age
+            _, concept, event, medicine = key.split("/")
+            windows = {t.value for t in _tests(w.leaf for w in wanted_of)}
+            for delay in (_DAY, *_times(windows)[1:], -_DAY):
+                known = {key: {"delay": delay}}
+                states = [_state(w.leaf, known) if delay >= 0 else "no" for w in wanted_of]
+                if all(map(_as_wanted, wanted_of, states)):
+                    forms += self._sequel(concept, event, medicine, delay)
                     break
             else:
                 raise _Impossible
-        shut = {key.split("/")[1] for key in by_key} - taken.keys()
-        forms: list[Form] = []
-        for concept, age in taken.items():
-            code = self._code(concept, shut)
-            when = None if age is None else ago(age, lasting=True)
-            forms.append(Takes(code.name, when, words=code.words))
         return forms
+
+    def _sequel(self, concept: str, event: str, medicine: str, delay: int) -> list[Form]:
+        kind = self.terminology.kind_of(concept)
+        begun, taken = self._code(concept, ()), self._code(medicine, ())
+        first = Presence(kind, begun.name, ago(_LONG, lasting=True), words=begun.words)
+        when = _LONG + delay
+        if event == "start":
+            return [first, Takes(taken.name, ago(when, lasting=True), words=taken.words)]
+        return [first, Takes(taken.name, until=str(ago(when)), words=taken.words)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """How something is recorded: a Condition that has lasted, or seen on some days."""
+
+    age: int | None  # seconds; None for no time
+    lasting: bool
+    days: int = 1
+    sites: int = 0
+    severe: bool = False
+
+    @property
+    def props(self) -> _Props:
+        age = self.age or 0
+        onset = age if self.lasting and self.age is not None else FOREVER
+        last = FOREVER if self.age is None else age  # nobody knows when it was seen
+        return {
+            "newest": age,
+            "oldest": age + (self.days - 1) * _DAY,
+            "onset": onset,
+            "seen": last,
+            "days": self.days if last < FOREVER else 0,
+            "sites": self.sites,
+            "severe": int(self.severe),
+        }
+
+    def forms(self, kind: str, what: str, words: str) -> list[Form]:
+        """Return one statement for each day."""
+        severity = "severe" if self.severe else ""
+        if self.age is None and not self.lasting:
+            return [Presence(kind, what, None, words=words, sites=self.sites)]
+        ages = [(self.age or 0) + number * _DAY for number in range(self.days)]
+        return [
+            Presence(
+                "condition" if self.age is None and kind == "symptom" else kind,
+                what,
+                None if self.age is None else ago(age, lasting=self.lasting),
+                words=words,
+                sites=self.sites,
+                severity=severity,
+            )
+            for age in ages
+        ]
 
 
 # ---------------------------------------------------------------- judging candidates
@@ -407,20 +565,50 @@ def _tested(wanted: Sequence[Wanted]) -> str:
     return min(tested or concepts)
 
 
-def _presence_choice(key: str, wanted: Sequence[Wanted]) -> tuple[str, int | None]:
-    """How a concept has to be recorded, and for how many seconds it has lasted."""
-    ages: list[int | None] = [None, *_times({t.value for t in _tests(w.leaf for w in wanted)})[1:]]
+def _presence_choice(key: str, wanted: Sequence[Wanted]) -> tuple[str, _Record | None]:
+    """How a concept has to be recorded."""
     if any(w.want == "unusable" for w in wanted):
         return "unusable", None
     if all(_as_wanted(w, "unknown") for w in wanted):
         return "absent", None
-    for age in ages:
-        known = {key: {"newest": age or 0, "oldest": age or 0}}
-        if all(_as_wanted(w, _state(w.leaf, known)) for w in wanted):
-            return "present", age
+    for record in _records(key, _tests(w.leaf for w in wanted)):
+        if all(_as_wanted(w, _state(w.leaf, {key: record.props})) for w in wanted):
+            return "present", record
     if not key.startswith("history/") and all(_as_wanted(w, "no") for w in wanted):
         return "denied", None
     raise _Impossible
+
+
+def _records(key: str, tests: Sequence[Test]) -> Iterator[_Record]:
+    """Yield ways to record something, the plainest first."""
+    yield _Record(None, lasting=False)
+    if key.startswith("history/"):
+        return
+    times = _times({t.value for t in tests if t.prop in _SPANS})[1:]
+    most = {
+        prop: max((t.value for t in tests if t.prop == prop), default=least)
+        for prop, least in (("days", 1), ("sites", 0), ("severe", 0))
+    }
+    for age in times:
+        yield _Record(age, lasting=True)
+    plain = [age for age in times if age < FOREVER]
+    for age in plain:
+        yield _Record(age, lasting=False)
+    for days, sites, severe in product(
+        sorted({1, most["days"]}), sorted({0, most["sites"]}), sorted({0, most["severe"]})
+    ):
+        for age in (*plain, _DAY):
+            if severe or days == 1:
+                yield _Record(age, True, 1, sites, bool(severe))
+            if not severe:
+                yield _Record(age, False, days, sites)
+
+
+def _own_entry(value_set: ValueSet) -> tuple[CodeEntry, ...]:
+    """The code of this project, where a set has no other."""
+    if not value_set.uncoded:
+        return ()
+    return (CodeEntry(system="concept", code=value_set.id, display=value_set.name),)
 
 
 def _state(leaf: Leaf, known: Mapping[str, _Props]) -> Want:

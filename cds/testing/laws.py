@@ -114,13 +114,15 @@ def as_patient(resources: Sequence[Json], id_: str) -> list[Json]:
 
 
 def renamed(resource: Json, display: str) -> Json:
-    """Return a resource whose codes have another text for people, and a narrative of it."""
+    """Return a resource whose codes have another text for people, and a narrative of it.
+
+    The name of a medicine stays: it is read, and may contradict the code.
+    """
     changed = dict(resource)
-    for name in ("code", "medicationCodeableConcept"):
-        concept = changed.get(name)
-        if isinstance(concept, dict):
-            codings = [{**coding, "display": display} for coding in concept["coding"]]
-            changed[name] = {"coding": codings, "text": display}
+    concept = changed.get("code")
+    if isinstance(concept, dict):
+        codings = [{**coding, "display": display} for coding in concept["coding"]]
+        changed["code"] = {"coding": codings, "text": display}
     if resource["resourceType"] != "Patient":
         # The text of people is escaped as XHTML wants it; nothing of it may be read.
         plain = display.replace("&", "&amp;").replace("<", "&lt;")

@@ -20,17 +20,15 @@ from cds.forms import NOW, Form, Lab, Patient, Presence, Takes, When, ago
 from cds.program import AllOf, Leaf, Node
 from cds.rulefile import (
     AgeCriterion,
-    ConditionCriterion,
     FindingCriterion,
     HistoryCriterion,
     LabCriterion,
-    LifestyleCriterion,
     MedicationCriterion,
+    PresenceCriterion,
     QualityCriterion,
     RatioCriterion,
     RiseCriterion,
     SexCriterion,
-    SymptomCriterion,
 )
 from cds.terminology import seconds_of
 from cds.testing.targets import DAY
@@ -105,14 +103,12 @@ class Near:
                     self._node(draw, maker.when, wanted, (*above, maker.rule.id))
             case LabCriterion() | RiseCriterion() | RatioCriterion():
                 self._course(c, wanted)
-            case SymptomCriterion() | ConditionCriterion() | LifestyleCriterion():
-                kind, concept = leaf.key.split("/")
-                when = self._onset(draw, c, kind, concept)
-                wanted.forms.append(Presence(kind, concept, when))
+            case PresenceCriterion():
+                wanted.forms += self._present(draw, c)
             case HistoryCriterion():
                 wanted.forms.append(Presence("history", c.history))
             case MedicationCriterion():
-                wanted.forms.append(Takes(c.medication, self._start(draw, c)))
+                wanted.forms.append(self._taken(draw, c))
             case SexCriterion():
                 wanted.sex, wanted.about = None if c.sex == "unknown" else c.sex, True
             case AgeCriterion():
@@ -185,8 +181,12 @@ class Near:
 
     # ------------------------------------------------------------ time
 
-    def _onset(self, draw: st.DrawFn, c: Any, kind: str, concept: str) -> When:
-        longer_than = getattr(c, "longer_than", None)
+    def _onset(self, draw: st.DrawFn, c: PresenceCriterion, kind: str, concept: str) -> When:
+        if c.onset_within:
+            return ago(draw(st.sampled_from([DAY, seconds_of(c.onset_within)])), lasting=True)
+        if c.seen_within:
+            return ago(draw(st.sampled_from([0, seconds_of(c.seen_within)])))
+        longer_than = c.longer_than
         if longer_than:
             begun = seconds_of(longer_than)
             last = seconds_of(c.within) if c.within else begun + DAY
@@ -195,11 +195,40 @@ class Near:
         last = seconds_of(c.within) if c.within else DAY
         return draw(st.sampled_from([NOW, *(ago(a) for a in ages if 0 < a <= last)]))
 
-    def _start(self, draw: st.DrawFn, c: MedicationCriterion) -> When | None:
-        if not c.started_within:
-            return None
-        last = seconds_of(c.started_within)
-        return ago(draw(st.sampled_from([DAY, last])), lasting=True)
+    def _present(self, draw: st.DrawFn, c: PresenceCriterion) -> Sequence[Form]:
+        """Return the records, and the medicine that they come after."""
+        if c.medicine is None:
+            when = self._onset(draw, c, c.kind, c.concept)
+            if c.severity and not when.lasting:
+                when = ago(DAY, lasting=True)
+            again = [ago(DAY * n) for n in range(1, c.times or 1)]
+            first = Presence(c.kind, c.concept, when, severity=c.severity or "", sites=c.sites or 0)
+            return [first, *(Presence(c.kind, c.concept, w) for w in again)]
+        event, medicine = c.medicine
+        age = draw(st.sampled_from([DAY, 10 * DAY]))
+        before = draw(st.sampled_from([DAY, seconds_of(c.delay) if c.delay else 30 * DAY]))
+        begun = Presence(c.kind, c.concept, ago(age, lasting=True))
+        if event == "start":
+            return [begun, Takes(medicine, ago(age + before, lasting=True))]
+        return [begun, Takes(medicine, until=str(ago(age + before)))]
+
+    def _taken(self, draw: st.DrawFn, c: MedicationCriterion) -> Takes:
+        if c.being_ordered:
+            return Takes(c.medication, request=True, status="draft")
+        if c.stopped_within:
+            last = seconds_of(c.stopped_within)
+            lasted = seconds_of(c.lasted) if c.lasted else DAY
+            end = draw(st.sampled_from([DAY, last]))
+            return Takes(c.medication, ago(end + lasted, lasting=True), until=str(ago(end)))
+        span = c.started_within or c.changed_within
+        if span:
+            return Takes(
+                c.medication, ago(draw(st.sampled_from([DAY, seconds_of(span)])), lasting=True)
+            )
+        return Takes(
+            c.medication,
+            ago(seconds_of(c.longer_than) + 1, lasting=True) if c.longer_than else None,
+        )
 
 
 def _meets(value: Decimal, bounds: Sequence[tuple[str, Decimal]]) -> bool:

@@ -17,7 +17,7 @@ from cds.bounds import STEP, number_bounds, window_bounds
 from cds.errors import CdsError, UnitError
 from cds.facts import Normalizer
 from cds.forms import Lab
-from cds.program import CompiledRule
+from cds.program import FOREVER, CompiledRule
 from cds.rules import Rulesets
 from cds.terminology import SYSTEMS, Analyte, LabCode
 from cds.units import UNITS, unit_of
@@ -177,7 +177,7 @@ class Targets:
         for name in self.judged_as(what):
             windows |= {b.seconds for b in self._windows.get(f"lab/{name}", ())}
             windows |= {n.seconds for n in self.program.needs if n.concept == name}
-        return _beside(windows)
+        return _beside(windows - {FOREVER})
 
     def onsets(self, kind: str, concept: str) -> tuple[int, ...]:
         """Return how long ago, in seconds, what is recorded may have begun so that it matters."""
@@ -185,7 +185,7 @@ class Targets:
         if kind != "medication":
             own = self.terminology.value_sets[concept].counts_for
             windows.add(own or self.terminology.symptom_window)
-        return _beside(windows)
+        return _beside(windows - {FOREVER})
 
     # ------------------------------------------------------------ units
 

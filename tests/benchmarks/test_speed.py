@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -161,21 +162,37 @@ def copied(rule: Rule, number: int) -> Rule:
     return Rule.model_validate(walk(rule.model_dump(exclude_unset=True)))
 
 
-def test_a_whole_run_takes_at_most_three_times_an_import_of_fhir_resources(bench: Bench) -> None:
-    example = min(shipped("fhir_examples").glob("*.json"))
+def test_a_whole_run_takes_at_most_three_times_an_import_of_fhir_resources(
+    bench: Bench, tmp_path: Path
+) -> None:
+    example = shipped("fhir_examples") / "potassium-2-4-with-palpitations.json"
     cds = Path(sys.executable).with_name("cds")
     assert cds.is_file(), "install the package first: the console script is what is measured"
+    # Both with modules compiled once, as after an installation: this shell may forbid to keep them.
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    kept["PYTHONPYCACHEPREFIX"] = str(tmp_path)
 
     def run(*command: str | Path) -> None:
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=kept)
+
+    def floor() -> None:
+        run(sys.executable, "-c", "import fhir.resources.R4B.observation")
 
     bench.ratio(
         "process: cds screen ÷ import fhir.resources",
         lambda: run(cds, "screen", example, "--as-of", AS_OF),
-        lambda: run(sys.executable, "-c", "import fhir.resources.R4B.observation"),
+        floor,
         repeats=11,
         bound=3,
         clock=time.perf_counter,  # the work is done in other processes
+    )
+    bench.ratio(
+        "process: load and compile all rulesets ÷ import fhir.resources",
+        lambda: run(sys.executable, "-c", "from cds import load_rulesets; load_rulesets()"),
+        floor,
+        repeats=11,
+        bound=4,
+        clock=time.perf_counter,
     )
 
 

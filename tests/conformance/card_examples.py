@@ -82,6 +82,8 @@ TEXTS = CardTexts(
         "ecg": Suggestion(label="Order an ECG", orders=(order("34534-8", "12 lead EKG panel"),)),
     },
     age_unknown="Age is not recorded: the limits for adults were used.",
+    ask_next="To ask or check next:",
+    ask_result="What is the current {name}?",
     not_evaluated={"missing": "no result on record", "stale": "too old"},
 )
 
@@ -195,11 +197,12 @@ def evaluation(
     patient: str = PATIENT,
     **changes: Any,
 ) -> Evaluation:
+    ranked = sorted(findings or [finding()], key=lambda f: (-f.tier, f.group))  # as evaluate does
     usual: dict[str, Any] = {
         "patient": patient,
         "as_of": AS_OF,
         "facts": {fact.key: fact for fact in facts},
-        "findings": findings or (finding(),),
+        "findings": tuple(ranked),
         "suppressed": (),
         "not_evaluated": not_evaluated,
         "problems": (),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -268,6 +269,41 @@ def test_any_json_value_gives_a_result_or_a_stated_problem(value: Any) -> None:
     check(json.dumps(value).encode(), None, READER)
 
 
+WHOLLY = Reader(TERMS)  # reads as orjson parses, without leaving anything out
+WHOLLY._parse = orjson.loads
+# Below this size nothing is left out, so texts are made as long by blanks.
+ROOM = b" " * 40_000
+
+
+def same_of(data: bytes) -> None:
+    """Assert that a text read sparsely gives what it gives read wholly."""
+    sparse, whole = ReadLog(), ReadLog()
+    assert list(READER.read(data, sparse)) == list(WHOLLY.read(data, whole))
+    assert sparse == whole
+
+
+@given(damaged(), st.lists(ANYTHING, max_size=2), st.sampled_from(["Claim", "Basic", "Bundle"]))
+def test_what_is_left_out_of_a_large_bundle_changes_nothing(
+    resources: list[dict[str, Any]], loose: list[Any], other: str
+) -> None:
+    more = [{"resourceType": other, "contained": resources[:1], "x": loose, "value": 1e20}]
+    entries = [*({"fullUrl": "urn:a", "resource": r} for r in [*resources, *more]), *loose]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    same_of(json.dumps(bundle).encode() + ROOM)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400))
+def test_a_large_bundle_that_is_damaged_is_read_as_one_that_is_not_left_out(
+    by: bytes, place: int
+) -> None:
+    entries = [
+        {"resource": {"resourceType": "Claim", "id": "é\u20ac"}},
+        *({"resource": r} for r in RESOURCES),
+    ]
+    text = json.dumps({"resourceType": "Bundle", "entry": entries}, ensure_ascii=False).encode()
+    same_of(text[:place] + by + text[place + len(by) // 2 :] + ROOM)
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:\\ \n0aé', max_size=60).map(str.encode))
 def test_any_bytes_give_a_result_or_a_stated_problem(data: bytes) -> None:
     log = ReadLog()
@@ -379,3 +415,5 @@ def test_real_bundles_survive_damage_anywhere(sample_data: Path, folder: str) ->
         list(READER.read(hurt, log))
         assert log.resources == log.used + sum(log.skipped.values()) + len(log.rejected)
         assert log.resources >= 1
+        same_of(hurt)
+    same_of(data)

@@ -93,12 +93,25 @@ def _parts(card: dict[str, Any]) -> list[str]:
 
 
 class Trying:
-    """Rules with all their mutants, both ways of trying them, and patients once assessed."""
+    """Rules with their mutants, both ways of trying them, and patients once assessed.
 
-    def __init__(self, rulesets: Rulesets) -> None:
+    The mutants are those of rules that one of the patients' lines alone brings near: of the
+    others, most of all, no patient here could tell anything.
+    """
+
+    def __init__(self, rulesets: Rulesets, entries: Sequence[dict[str, str]]) -> None:
         self.rulesets = rulesets
         self.screener = Screener(rulesets, "reference")
-        self.mutants = all_mutants(rulesets)
+        near: set[str] = set()
+        for entry in entries:
+            _, assessment = self.patient([entry])
+            near |= assessment.fired | {n.rule for n in assessment.evaluation.not_evaluated}
+        near |= {self.rulesets.program.by_id[id_].rule.recheck_of or "" for id_ in near}
+        self.mutants = {
+            id_: mutant
+            for id_, mutant in all_mutants(rulesets).items()
+            if isinstance(mutant, AnalyteMutant) or mutant.rule in near
+        }
         self.variants = Variants(rulesets)
         self.trials = Trials(self.screener, map(self.variants.of, self.mutants.values()))
 
@@ -122,7 +135,7 @@ class Trying:
 
 @pytest.fixture(scope="module")
 def shipped(rulesets: Rulesets) -> Trying:
-    return Trying(rulesets)
+    return Trying(rulesets, LINES)
 
 
 @pytest.mark.parametrize("kinds", EXPECTED, ids="-".join)
@@ -180,7 +193,7 @@ CIRCLE_LINES = (
 
 @pytest.fixture(scope="module")
 def circle(rulesets: Rulesets) -> Trying:
-    return Trying(loaded(rulesets, *CIRCLE))
+    return Trying(loaded(rulesets, *CIRCLE), CIRCLE_LINES)
 
 
 @given(

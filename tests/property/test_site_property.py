@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from builders import AS_OF, SNOMED, Json, ago, bundle, lab, patient
 from cds import Screener, Tier, load_rulesets
-from cds.emergencies import PRESENT, RESULTS
+from cds.emergencies import analyte_of, sets_of
 from cds.errors import RuleErrors
 from cds.model import Evaluation
 from cds.rules import Rulesets
@@ -168,7 +169,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Rulesets:
 
 def sets_used(rulesets: Rulesets) -> list[str]:
     """The value sets that some rule asks for, and those that these include."""
-    asked = [k.split("/")[1] for k in rulesets.program.keys if k.split("/")[0] in PRESENT]
+    asked = {name for key in rulesets.program.keys for name in sets_of(key)}
     return sorted({s for name in asked for s in (name, *rulesets.terminology.included(name))})
 
 
@@ -178,7 +179,7 @@ def profiles(draw: st.DrawFn, rulesets: Rulesets) -> dict[str, list[Any]]:
     rules = [r.rule.id for r in rulesets.program.rules if not r.rule.recheck_of]
     sets = sets_used(rulesets)
     adjusted = rulesets.terminology.adjusted_calcium
-    analytes = {k.split("/")[1] for k in rulesets.program.keys if k.split("/")[0] in RESULTS}
+    analytes = {name for key in rulesets.program.keys if (name := analyte_of(key))}
     analytes |= {adjusted.total, adjusted.albumin, adjusted.egfr}
     code = st.sampled_from(CODES).map(lambda c: {"system": c[0], "code": c[1], "reason": "r"})
     span = st.sampled_from(SPANS)
@@ -229,11 +230,25 @@ def at_site(rulesets: Rulesets, profile: dict[str, list[Any]], path: Path) -> Ru
         try:
             return rulesets.at_site(path)
         except RuleErrors as refused:
-            for key, entry in [entry_at[error.line or 0] for error in refused.errors]:
-                # What no single entry is to blame for, goes with the last one.
-                gone = profile[key][-1] if entry is None else entry
-                profile[key] = [e for e in profile[key] if e != gone]
+            for error in refused.errors:
+                key, entry = entry_at[error.line or 0]
+                gone = [entry] if entry else disabled_makers(rulesets, profile, error.message)
+                profile[key] = [e for e in profile[key] if e not in gone]
     return None
+
+
+def disabled_makers(
+    rulesets: Rulesets, profile: dict[str, list[Any]], message: str
+) -> list[dict[str, str]]:
+    """The entries that took away the findings which, as is said, other rules build on."""
+    lost = {f for made in re.findall(r"builds on ([^)]*)", message) for f in made.split("'")[1::2]}
+    makers = {
+        rule.rule.recheck_of or rule.rule.id
+        for rule in rulesets.program.rules
+        if rule.rule.finding_id in lost
+    }
+    # What no single entry is to blame for, goes with the last one.
+    return [e for e in profile["disable"] if e["rule"] in makers] or profile["disable"][-1:]
 
 
 # ------------------------------------------------------------ records

@@ -147,10 +147,17 @@ def test_a_second_run_gives_the_same_bytes_whatever_the_order(
     assert as_bytes(again) == as_bytes(screen(screener, name))
 
 
-def test_the_examples_fire_a_rule_of_every_family(screener: Screener) -> None:
-    families = {r.rule.family for r in screener.rulesets.program.rules if r.rule.family}
-    shown = {f.family for name in EXAMPLES for f in screen(screener, name).findings}
-    assert families <= shown
+def test_the_examples_fire_a_rule_of_every_group(screener: Screener) -> None:
+    groups = {r.group for r in screener.rulesets.program.rules}
+    assert groups == {f.group for name in EXAMPLES for f in screen(screener, name).findings}
+
+
+def test_the_examples_fire_a_rule_of_every_electrolyte_family(screener: Screener) -> None:
+    """The other groups have too many families to show; their cases.yaml try each rule."""
+    rules = [r.rule for r in screener.rulesets.program.rules if r.group == "electrolyte"]
+    families = {rule.family for rule in rules if rule.family}
+    assert families
+    assert families <= {f.family for name in EXAMPLES for f in screen(screener, name).findings}
 
 
 # ------------------------------------------------------------ what goes in

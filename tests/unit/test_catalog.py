@@ -11,8 +11,7 @@ import pytest
 
 from builders import AS_OF, ago, bundle, condition, lab, patient, statement
 from cds import Rulesets, Screener, load_rulesets
-from cds.catalog import catalog, coverage, criterion_text, explanation_dict
-from cds.errors import RuleError
+from cds.catalog import catalog, criterion_text, explanation_dict
 from cds.rulefile import HistoryCriterion
 
 RULES = """\
@@ -283,64 +282,3 @@ def test_a_medicine_is_shown_with_the_resource_that_names_it(rulesets: Rulesets)
     medicine = next(c for c in criteria(found["when"]) if c["kind"] == "medication")
     assert medicine["state"] == "yes"
     assert [entry["resource"] for entry in medicine["observed"]] == ["MedicationStatement/medicine"]
-
-
-SOURCES = """\
-version: 1.0.0
-claims:
-  - {id: X-01, text: A claim}
-  - {id: X-02, text: Another, scope: out, scope_reason: not our matter}
-  - {id: X-03, text: One more, scope: out}
-"""
-
-
-def test_coverage_parts_covered_from_left_out_from_missing(
-    folder: Path, rulesets: Rulesets
-) -> None:
-    (folder / "sources").mkdir(exist_ok=True)
-    (folder / "sources" / "claims.yaml").write_text(SOURCES, encoding="utf-8")
-    found = coverage(rulesets, folder)
-    assert found["covered"]["S0-01"] == ["every-criterion"]
-    assert found["covered"]["TH-001"] == ["every-criterion"]
-    assert "X-01" in found["missing"]
-    assert found["not_covered"]["X-02"] == "not our matter"
-    assert found["not_covered"]["X-03"] == "out of scope"
-    assert list(found) == ["covered", "not_covered", "missing"]
-
-
-def test_coverage_names_every_id_of_the_sources_exactly_once(
-    clinical_data: Path,
-) -> None:
-    import csv
-
-    found = coverage(load_rulesets())
-    named = [*found["covered"], *found["not_covered"], *found["missing"]]
-    assert len(named) == len(set(named))
-    wanted = set()
-    for table, column in (
-        ("claims", "claim_id"),
-        ("red_flags", "id"),
-        ("medication_rules", "rule_id"),
-    ):
-        with (clinical_data / f"{table}.csv").open(encoding="utf-8") as file:
-            wanted |= {row[column] for row in csv.DictReader(file)}
-    assert wanted <= set(named)
-    assert {id_ for id_ in set(named) - wanted if not id_.startswith("TH-")} == set()
-
-
-def test_a_limit_that_stands_with_the_analytes_is_covered_by_that_file() -> None:
-    covered = coverage(load_rulesets())["covered"]
-    assert [id_ for id_, rules in covered.items() if "analytes.yaml" in rules]
-
-
-def test_a_file_of_sources_that_is_none_is_refused_with_its_name(
-    folder: Path, rulesets: Rulesets
-) -> None:
-    broken = folder / "sources" / "list.yaml"
-    broken.parent.mkdir(exist_ok=True)
-    broken.write_text("- S0-01\n", encoding="utf-8")
-    try:
-        with pytest.raises(RuleError, match=r"list\.yaml: a file of sources holds keys"):
-            coverage(rulesets, folder)
-    finally:
-        broken.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +30,8 @@ def shipped() -> Rulesets:
 
 @pytest.fixture(autouse=True)
 def _shipped_rules_are_loaded_once(shipped: Rulesets, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*folders: str, site: str | None = None) -> Rulesets:
-        return load_rulesets(*folders, site=site) if folders or site else shipped
+    def load(*folders: str, **more: str | None) -> Rulesets:
+        return load_rulesets(*folders, **more) if folders or any(more.values()) else shipped
 
     monkeypatch.setattr("cds.rules.load_rulesets", load)
 
@@ -428,14 +429,16 @@ def test_an_unknown_rule_is_answered_with_one_that_may_be_meant(cwd: Path) -> No
 # ------------------------------------------------------------ rules
 
 
-def test_rules_are_shown_in_four_forms() -> None:
-    outputs = {form: run("rules", "--format", form).stdout for form in ("text", "md", "html")}
+# "html" tries every case; `test_catalog_page` shows it for a few rules on each change.
+@pytest.mark.parametrize("forms", [("text", "md"), pytest.param(("html",), marks=pytest.mark.slow)])
+def test_rules_are_shown_in_four_forms(forms: tuple[str, ...]) -> None:
+    outputs = {form: run("rules", "--format", form).stdout for form in forms}
     rules = orjson.loads(run("rules", "--format", "json").stdout)
     assert {"id", "tier", "when", "thresholds", "evidence", "review", "covers"} <= rules[0].keys()
     for form, output in outputs.items():
         assert "hypokalemia-severe" in output, form
-    assert outputs["html"].startswith("<!DOCTYPE html>")
-    assert outputs["md"].startswith("# Rules\n")
+    starts = {"html": "<!DOCTYPE html>", "md": "# Rules\n", "text": ""}
+    assert all(output.startswith(starts[form]) for form, output in outputs.items())
 
 
 def test_coverage_is_shown_as_text_and_json() -> None:
@@ -461,6 +464,27 @@ def test_what_is_wrong_inside_a_used_resource_is_counted_and_is_no_rejection(cwd
     result = screen(path, "--format", "json")
     assert result.exit_code == 0
     assert "1 noted inside used resources (unit-unknown 1)" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["p.json", "broken.json"])
+def test_garbage_is_collected_again_once_all_is_loaded(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save(cwd / "p.json", low())
+    (cwd / "broken.json").write_text("{")
+    seen: list[tuple[bool, bool]] = []
+    read = patients._Run.records
+
+    def records(self: patients._Run) -> Iterator[Record]:
+        seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        yield from read(self)
+
+    monkeypatch.setattr(patients._Run, "records", records)
+    screen(name)
+
+    assert seen == [(True, True)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 def test_patients_are_counted_by_tier(cwd: Path) -> None:

@@ -284,6 +284,8 @@ OTHER: dict[str, Any] = {
     "stands_in_from": "urgent",
     "recheck": False,
     "missing": "silent",
+    "yields_to": ("another",),
+    "ask": ("Since when?",),
     "when": (),
     "unless": (),
     "covers": ("S1-01",),
@@ -300,6 +302,7 @@ FOUND = {
     "population",
     "stands_in_from",
     "recheck",
+    "yields_to",
     "when",
     "unless",
 }

@@ -70,6 +70,44 @@ def test_an_old_result_within_its_context_is_decided_and_an_older_one_is_stale(
         assert {n.reason for n in undecided if n.rule == "hypokalemia-severe"} == reasons
 
 
+# ------------------------------------------------------------ the author's order
+
+
+def test_findings_stand_by_tier_and_group_and_then_as_their_rules_stand_in_the_files(
+    screener: Screener,
+) -> None:
+    labs = {"potassium": "2.3", "calcium": "1.6", "magnesium": "0.4", "sodium": "115", "tsh": "0"}
+    ordered = [r.rule.finding_id for r in screener.rulesets.program.rules]
+    found = assess(
+        screener,
+        *(lab(analyte, value) for analyte, value in labs.items()),
+        *(condition(name) for name in ("twitching", "weakness", "seizure")),
+    )
+    shown = found.evaluation.findings
+    hidden = [s.finding for s in found.evaluation.suppressed]
+    for findings in (list(shown), hidden):
+        ranks = [(-f.tier, f.group, ordered.index(f.id)) for f in findings]
+        assert ranks == sorted(ranks)
+        # Nothing but the order of the rules explains it.
+        assert [f.id for f in findings] != [
+            f.id for f in sorted(findings, key=lambda f: (-f.tier, f.group, f.id))
+        ]
+    on_cards = [
+        entry["finding"]
+        for card in found.cards()
+        for entry in card["extension"]["org.cds-twitch.provenance"]["rules"]
+    ]
+    ids = [f.id for f in shown]
+    assert [id_ for id_ in dict.fromkeys(on_cards) if id_ in ids] == ids  # the rest are caveats
+
+
+def test_signs_of_a_stroke_stand_before_other_signs(screener: Screener) -> None:
+    weak = condition("weakness", onset="2026-10-31T08:00:00Z")
+    urgent = assess(screener, weak, TWITCHING).evaluation.findings
+    referrals = [f.id for f in urgent if f.group == "neurological-referral"]
+    assert referrals[:2] == ["stroke-signs", "acute-weakness"]
+
+
 # ------------------------------------------------------------ what somebody denied is known
 
 

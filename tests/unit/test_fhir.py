@@ -18,6 +18,7 @@ import pytest
 from cds.errors import UsageError
 from cds.fhir import Reader, ReadLog
 from cds.model import Coding, Instant, Measurement, MedicationUse, Quantity, Record
+from cds.questionnaires import Questionnaire
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
 RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
@@ -44,6 +45,14 @@ class FakeTerms:
     questions: frozenset[tuple[str, str]] = frozenset({PREGNANCY})
     note_words: tuple[str, ...] = ("hemolyzed", "hemolysis")
     yes_no: Mapping[tuple[str, str], bool] = field(default_factory=lambda: YES_NO)
+    questionnaires: Mapping[str, Questionnaire] = field(default_factory=dict)
+    nothing: frozenset[str] = frozenset()
+    severities: Mapping[tuple[str, str], str] = field(
+        default_factory=lambda: {(SNOMED, "24484000"): "severe"}
+    )
+    sites: Mapping[tuple[str, str, str], tuple[frozenset[str], tuple[str, ...]]] = field(
+        default_factory=dict
+    )
 
     def canonical_system(self, uri: str) -> str:
         return LOINC if uri == "urn:oid:2.16.840.1.113883.6.1" else uri
@@ -208,6 +217,18 @@ def test_what_no_rule_can_use_is_counted_and_not_rejected() -> None:
     assert log.skipped == {"not FHIR": 2, "Claim": 1, "Observation": 1}
     assert log.rejected == []
     assert records[0].skipped == {"Observation": 1}
+
+
+def test_what_a_caller_gives_is_left_as_it_is_and_reads_the_same_as_its_text() -> None:
+    inner = bundle({**PATIENT, "id": "q"}, observation(id="2", subject={"reference": "Patient/q"}))
+    whole = bundle(PATIENT, observation(), inner)
+    text = json.dumps(whole).encode()
+    from_text, _ = read_all(text)
+    assert [len(record.measurements) for record in from_text] == [1, 1]
+    for source in (whole, [whole], (whole,)):
+        for _ in range(2):
+            assert read_all(source)[0] == from_text
+        assert json.dumps(whole).encode() == text
 
 
 def test_only_wanted_codes_are_read_but_every_conflict_is_seen() -> None:
@@ -636,7 +657,9 @@ def test_a_condition_brings_onset_site_and_severity() -> None:
     assert presence.recorded is not None
     assert (presence.onset.text, presence.recorded.text) == ("2020/", "2021")
     assert presence.sites == (Coding(SNOMED, "1"),)
-    assert presence.severity == "24484000"
+    assert presence.severity == "severe"
+    (mild,) = read(condition(severity=code((SNOMED, "255604002")))).presences
+    assert mild.severity is None
 
 
 def test_a_denial_denies_only_what_the_code_itself_names() -> None:

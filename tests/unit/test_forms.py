@@ -353,7 +353,7 @@ def test_a_line_with_further_keys_is_written_on_one_line() -> None:
             "'flags' beside 'lab'; did you mean 'flag'?",
         ),
         ({"lab": "potassium 4", "note": ""}, "'note' says nothing"),
-        ({"symptom": "cramp", "until": "now"}, "unknown key 'until' beside 'symptom'; it has no f"),
+        ({"symptom": "cramp", "until": "now"}, "unknown key 'until' beside 'symptom'; use sites"),
         ({"requested": "ppi", "until": "now"}, "unknown key 'until' beside 'requested'; use statu"),
         ({"patient": "male, 5 years", "id": "x"}, "unknown key 'id' beside 'patient'"),
         # names

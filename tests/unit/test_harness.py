@@ -169,14 +169,14 @@ def test_a_rule_that_a_site_leaves_out_fails_its_case_with_the_reason(tmp_path: 
     site = tmp_path / "site.yaml"
     site.write_text(
         "site: our-hospital\ntitle: Ours\nversion: 1.0.0\n"
-        "disable:\n  - {rule: hypokalemia-mild, reason: handled by the ward}\n"
+        "disable:\n  - {rule: hyponatremia-mild, reason: handled by the ward}\n"
     )
     rulesets = load_rulesets(site=site)
     path = tmp_path / "cases.yaml"
     path.write_text(
-        HEAD + "  - name: x\n    data: [{lab: potassium 3.4}, {symptom: cramp}]\n"
-        "    expect: {fires: [hypokalemia-mild]}\n"
-        "  - name: other\n    data: []\n    expect: {not: [hypokalemia-mild]}\n"
+        HEAD + "  - name: x\n    data: [{lab: sodium 133}, {symptom: cramp}]\n"
+        "    expect: {fires: [hyponatremia-mild]}\n"
+        "  - name: other\n    data: []\n    expect: {not: [hyponatremia-mild]}\n"
     )
     first, second = run(Screener(rulesets), load_cases_file(path, "electrolyte", rulesets))
     (failure,) = first.failures

@@ -127,7 +127,7 @@ FEW_DAYS = "Call your doctor in the next few days."
         ("CDS804", RULE_FILE, FEW_DAYS, "That is all."),
         ("CDS804", "cards.yaml", "Call your doctor in the next few days.", "Call your doctor."),
         ("CDS805", RULE_FILE, FEW_DAYS, f"{FEW_DAYS} Stop taking your water pills."),
-        ("CDS805", RULE_FILE, FEW_DAYS, f"{FEW_DAYS} Do not stop your pills."),
+        ("CDS805", RULE_FILE, "doctor's office today.", "doctor's office today. Do not stop it."),
         ("CDS805", RULE_FILE, FEW_DAYS, f"{FEW_DAYS} Eat bananas."),
         ("CDS805", RULE_FILE, FEW_DAYS, f"{FEW_DAYS} Massage helps."),
         ("CDS805", RULE_FILE, FEW_DAYS, f"{FEW_DAYS} There is no need to worry."),

@@ -119,8 +119,42 @@ def mutants(shipped: Rulesets, *criteria: str, more: str = STEP) -> dict[str, st
             {
                 "longer_than+1d": "longer_than 15 days instead of 14 days",
                 "longer_than-1d": "longer_than 13 days instead of 14 days",
+                "longer_than-removed": "without longer_than",
                 "swapped": "dark-urine instead of cramp",
                 "emptied": "cramp without any code",
+            },
+        ),
+        (
+            "{symptom: cramp, sites: 2, severity: severe, onset: unknown}",
+            {
+                "sites+1": "sites 3 instead of 2",
+                "sites-1": "without sites",
+                "severity-removed": "without severity",
+                "onset-removed": "without onset",
+                "swapped": "dark-urine instead of cramp",
+                "emptied": "cramp without any code",
+            },
+        ),
+        (
+            "{symptom: cramp, after_start_of: ssri, delay: P2W}",
+            {
+                "delay+1d": "delay 15 days instead of 14 days",
+                "delay-1d": "delay 13 days instead of 14 days",
+                "delay-removed": "without delay",
+                "swapped": "dark-urine instead of cramp",
+                "emptied": "cramp without any code",
+            },
+        ),
+        (
+            "{medication: ssri, stopped_within: P2W, lasted: P4W}",
+            {
+                "stopped_within+1d": "stopped_within 15 days instead of 14 days",
+                "stopped_within-1d": "stopped_within 13 days instead of 14 days",
+                "lasted+1d": "lasted 29 days instead of 28 days",
+                "lasted-1d": "lasted 27 days instead of 28 days",
+                "lasted-removed": "without lasted",
+                "swapped": "st-johns-wort instead of ssri",
+                "emptied": "ssri without any code",
             },
         ),
         (

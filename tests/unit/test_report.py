@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 
 from builders import AS_OF, Json, ago, bundle, condition, lab, patient
 from cds import Assessment, Rulesets, Screener, load_rulesets
-from cds.catalog import catalog, coverage, explanation_dict
+from cds.catalog import catalog, explanation_dict
+from cds.coverage import coverage, rows
 from cds.report import (
     Page,
     catalog_markdown,
@@ -342,8 +343,9 @@ def test_the_markdown_catalog_shows_the_very_words_of_the_rules(rulesets: Rulese
 
 def test_coverage_is_shown_with_counts(rulesets: Rulesets) -> None:
     found = coverage(rulesets)
-    text = page(lambda p: write_coverage(p, found))
+    text = page(lambda p: write_coverage(p, found, rows()))
     assert f"Covered: {len(found['covered'])}" in text
+    assert re.search(r"red flags: 42 rows: \d+ covered, \d+ left out on purpose, \d+ missing", text)
     assert f"Left out on purpose: {len(found['not_covered'])}" in text
     assert f"Not covered yet: {len(found['missing'])}" in text
     assert re.search(r"RF27 +hypokalemia-severe", text)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cds import cli, lint
@@ -71,6 +72,8 @@ def new_rules(draw: st.DrawFn, base: Rulesets) -> NewRule:
     terminology = base.terminology
     by_kind = [(s.kind, id_) for id_, s in terminology.value_sets.items() if s.kind in PRESENT]
     present = draw(st.lists(st.sampled_from(sorted(by_kind)), max_size=2, unique=True))
+    for part, whole in permutations([id_ for _, id_ in present], 2):
+        assume(part not in terminology.included(whole))
     lab = None
     if not present or draw(st.booleans()):
         measured = [a for a in terminology.analytes.values() if a.plausible and a.codes]
@@ -262,6 +265,10 @@ def test_a_folder_that_does_not_load_is_to_be_repaired_first(tmp_path: Path) -> 
         ({"present": (("symptom", "crmp"),)}, "'crmp' is none; did you mean 'cramp'"),
         ({"present": (("medication", "cramp"),)}, "'cramp' is of kind symptom"),
         ({"present": (("symptom", "cramp"), ("symptom", "cramp"))}, "named twice"),
+        (
+            {"present": (("symptom", "weakness"), ("symptom", "twitching-numbness-or-weakness"))},
+            "'twitching-numbness-or-weakness' holds all that 'weakness' holds",
+        ),
         ({"lab": None}, "say what the rule looks for"),
     ],
 )

@@ -68,8 +68,8 @@ def run(profile: Path, *arguments: str) -> Result:
 
 @pytest.fixture
 def low(tmp_path: Path) -> str:
-    path = tmp_path / "low.json"
-    path.write_bytes(orjson.dumps(bundle(patient(), lab("potassium", "2.8"))))
+    path = tmp_path / "high.json"
+    path.write_bytes(orjson.dumps(bundle(patient(), lab("sodium", "157"))))
     return str(path)
 
 
@@ -77,7 +77,7 @@ def low(tmp_path: Path) -> str:
 
 DISABLE = """\
 disable:
-  - {rule: hypokalemia-moderate, reason: The ward has its own protocol., by: Dr. Example}
+  - {rule: hypernatremia-severe, reason: The ward has its own protocol., by: Dr. Example}
 """
 
 
@@ -85,10 +85,10 @@ def test_a_disabled_rule_makes_no_finding_and_its_companion_neither(
     shipped: Rulesets, profile: Path
 ) -> None:
     site = at(shipped, profile, DISABLE)
-    fresh, old = lab("potassium", "2.8"), lab("potassium", "2.8", when=ago(days=20))
-    assert ids(screen(shipped, fresh)) == {"hypokalemia-moderate"}
+    fresh, old = lab("sodium", "157"), lab("sodium", "157", when=ago(days=20))
+    assert ids(screen(shipped, fresh)) == {"hypernatremia-severe"}
     assert ids(screen(site, fresh)) == set()
-    assert ids(screen(shipped, old)) == {"hypokalemia-moderate-recheck"}
+    assert ids(screen(shipped, old)) == {"hypernatremia-severe-recheck"}
     assert ids(screen(site, old)) == set()
 
 
@@ -97,11 +97,11 @@ def test_the_catalog_says_that_a_rule_is_not_run_why_and_who_decided_it(
 ) -> None:
     site = at(shipped, profile, DISABLE)
     why = "disabled by site 'st-elsewhere': The ward has its own protocol. (Dr. Example)"
-    assert entry(site, "hypokalemia-moderate")["not_run"] == why
-    assert entry(site, "hypokalemia-moderate-recheck")["not_run"] == why
+    assert entry(site, "hypernatremia-severe")["not_run"] == why
+    assert entry(site, "hypernatremia-severe-recheck")["not_run"] == why
     assert entry(site, "hypokalemia-severe")["not_run"] is None
     assert len(catalog(site)) == len(catalog(shipped))
-    assert "not_run" not in entry(shipped, "hypokalemia-moderate")
+    assert "not_run" not in entry(shipped, "hypernatremia-severe")
 
 
 def test_a_disabled_rule_cannot_be_explained_and_that_is_said(
@@ -110,7 +110,7 @@ def test_a_disabled_rule_cannot_be_explained_and_that_is_said(
     site = at(shipped, profile, DISABLE)
     assessment = Screener(site, "reference").screen(bundle(patient()), AS_OF)
     with pytest.raises(UsageError, match="is not run: disabled by site 'st-elsewhere'"):
-        assessment.explain("hypokalemia-moderate")
+        assessment.explain("hypernatremia-severe")
 
 
 def test_a_rule_that_a_disabled_one_kept_from_firing_is_no_more_kept(
@@ -147,27 +147,28 @@ def test_an_added_code_counts_for_its_set_and_for_those_that_include_it(
 
 
 def test_a_removed_code_counts_no_more(shipped: Rulesets, profile: Path) -> None:
-    cramp = shipped.terminology.value_sets["cramp"].codes
-    removed = next(c for c in cramp if c.system == "snomed" and c.code == "55300003")
+    smoking = shipped.terminology.value_sets["smoking"].codes
+    removed = next(c for c in smoking if c.system == "snomed" and c.code == "110483000")
     text = """\
 value_sets:
-  cramp:
-    remove: [{system: snomed, code: "55300003", reason: Coded for every athlete here.}]
+  smoking:
+    remove: [{system: snomed, code: "110483000", reason: Chewing is coded like this here.}]
 """
     site = at(shipped, profile, text)
-    record = lab("potassium", "3.2"), symptom("cramp")
-    assert "hypokalemia-mild" in ids(screen(shipped, *record))
-    assert "hypokalemia-mild" not in ids(screen(site, *record))
-    (change, *_) = entry(site, "twitching-related-symptom")["site_changes"]
-    assert change.startswith(f"value set 'cramp' without snomed 55300003 ({removed.display}): ")
+    record = symptom("twitching"), said("110483000", present=True, days=1)
+    assert "smoking" in ids(screen(shipped, *record))
+    assert "smoking" not in ids(screen(site, *record))
+    (change, *_) = entry(site, "smoking")["site_changes"]
+    assert change.startswith(f"value set 'smoking' without snomed 110483000 ({removed.display}): ")
 
 
 def test_an_added_code_is_denied_like_any_other_where_no_emergency_rests_on_its_set(
     shipped: Rulesets, profile: Path
 ) -> None:
-    site = at(shipped, profile, ADD.format(set="cramp"))
+    site = at(shipped, profile, ADD.format(set="smoking"))
     yes, no = said("900001", present=True, days=5), said("900001", present=False, days=1)
-    assert "hypokalemia-mild" not in ids(screen(site, lab("potassium", "3.2"), yes, no))
+    assert "smoking" in ids(screen(site, symptom("twitching"), yes))
+    assert "smoking" not in ids(screen(site, symptom("twitching"), yes, no))
 
 
 def test_the_denial_of_an_added_code_takes_back_nothing_that_an_emergency_rests_on(
@@ -232,6 +233,25 @@ def test_the_companion_of_a_raised_rule_is_derived_again(shipped: Rulesets, prof
     site = at(shipped, profile, text)
     assert entry(shipped, "bicarbonate-low-recheck")["tier"] == "routine"
     assert entry(site, "bicarbonate-low-recheck")["tier"] == "soon"
+
+
+def test_a_rule_that_is_raised_to_an_emergency_yields_to_nothing(
+    shipped: Rulesets, profile: Path
+) -> None:
+    site = at(shipped, profile, RAISE.replace("hypokalemia-moderate", "smoking"))
+    assert shipped.program.by_id["smoking"].rule.yields_to
+    assert site.program.by_id["smoking"].rule.yields_to == ()
+    (change, *_) = entry(site, "smoking")["site_changes"]
+    assert change.endswith("; as an emergency it yields to no other finding")
+
+
+def test_a_rule_yields_no_more_to_what_no_rule_finds(shipped: Rulesets, profile: Path) -> None:
+    finding = "illness-anxiety-plan"
+    site = at(shipped, profile, f"disable: [{{rule: {finding}, reason: r}}]")
+    assert finding in shipped.program.by_id["stress"].rule.yields_to
+    assert finding not in site.program.by_id["stress"].rule.yields_to
+    (change,) = entry(site, "stress")["site_changes"]
+    assert change == f"looks no more for '{finding}', which no rule makes here"
 
 
 # ------------------------------------------------------------ lookbacks
@@ -315,11 +335,24 @@ def test_within_of_a_rule_can_be_changed_where_the_rule_writes_it(
             "disable: [{rule: new-weakness, reason: r}]",
             "the emergency rule 'hypokalemia-with-danger-signs' rests on 'new-weakness'",
         ),
+        (
+            "disable: [{rule: twitching, reason: r}]",
+            "the emergency rule 'cholinergic-crisis' rests on 'twitching'",
+        ),
         ("disable: [{rule: acute-kidney-injury, reason: r}]", "'creatine-kinase-with-danger-signs"),
         ("disable: [{rule: pediatric-advice-needed, reason: r}]", "is what a child gets in place"),
         (
             'value_sets: {seizure: {remove: [{system: snomed, code: "91175000", reason: r}]}}',
             "no code of 'seizure' can be removed: the emergency rule",
+        ),
+        # a sequence rests on what began and on the medicine, and on how its code is read
+        (
+            'value_sets: {baclofen: {remove: [{system: rxnorm, code: "1292", reason: r}]}}',
+            "no code of 'baclofen' can be removed: the emergency rule",
+        ),
+        (
+            "value_sets: {statin: {add: [{system: rxnorm, code: x, display: d, reason: r}]}}",
+            "no code can be added to 'statin': the emergency rule",
         ),
         (
             "lookbacks: {potassium: {fresh: P6D, reason: r}}",
@@ -372,9 +405,9 @@ def test_within_of_a_rule_can_be_changed_where_the_rule_writes_it(
         ("lookbacks: {tsh: {reason: r}}", "needs 'within' for a rule"),
         ("value_sets: {cramp: {}}", "needs 'add' or 'remove'"),
         (
-            "disable: [{rule: twitching, reason: r}]",
-            "without the disabled rules, these can never hold: 'hypocalcemia-with-twitching' "
-            "(builds on 'twitching'); disable them as well, each with its reason",
+            "disable: [{rule: hypokalemia-moderate, reason: r}]",
+            "without the disabled rules, these can never hold: 'medicine-hypokalemia-moderate' "
+            "(builds on 'hypokalemia-moderate'); disable them as well, each with its reason",
         ),
         (
             "disable: [{rule: tsh-high, reason: r}, {rule: tsh-high, reason: r}]",
@@ -534,6 +567,37 @@ def test_what_could_prevent_an_emergency_more_often_is_refused(
     assert message in found
 
 
+UNDATED = """\
+group: trial
+title: Rules for trying
+version: 1.0.0
+rules:
+  - id: sudden
+    title: Sudden
+    tier: emergency
+    review: draft
+    when: [{CRITERION}]
+    evidence: [{source: S, statement: s}]
+    card: {summary: Sudden, detail: Sudden., patient: Call your local emergency number now.}
+"""
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    ["symptom: cramp, onset: unknown", "medication: statin, stopped_within: P4W, lasted: P4W"],
+)
+def test_a_code_whose_records_could_undo_what_an_emergency_rests_on_is_not_added(
+    tmp_path: Path, profile: Path, criterion: str
+) -> None:
+    """A known beginning beside an unknown one; a later stop, after a shorter time."""
+    (tmp_path / "rules").mkdir()
+    text = UNDATED.replace("CRITERION", criterion)
+    (tmp_path / "rules" / "rules.yaml").write_text(text, encoding="utf-8")
+    rules, name = load_rulesets(tmp_path / "rules"), criterion.split()[1].rstrip(",")
+    (found,) = refused(rules, profile, ADD.format(set=name))
+    assert f"no code can be added to '{name}': the emergency rule 'sudden' rests on it" in found
+
+
 def test_what_prevents_an_emergency_less_often_is_allowed(tmp_path: Path, profile: Path) -> None:
     rules = trial(tmp_path)
     record = lab("potassium", "2.8"), lab("magnesium", "0.8"), symptom("cramp", when=ago(days=15))
@@ -684,7 +748,7 @@ def test_the_commands_take_a_profile(profile: Path, low: str) -> None:
     assert "- NOT RUN: disabled by site" in markdown
 
 
-@pytest.mark.parametrize("rule", ["hypokalemia-moderate", "hypokalemia-moderate-recheck"])
+@pytest.mark.parametrize("rule", ["hypernatremia-severe", "hypernatremia-severe-recheck"])
 def test_explain_says_of_a_disabled_rule_that_the_site_disabled_it(
     profile: Path, low: str, rule: str
 ) -> None:

@@ -71,6 +71,16 @@ def firing(rulesets: Rulesets, id_: str = "trial") -> list[str] | None:
             ["{medication: loop-diuretic, started_within: P2W}"],
             ["takes: loop-diuretic for 14 days"],
         ),
+        (
+            [
+                "{medication: loop-diuretic, changed_within: P8W}",
+                "{medication: loop-diuretic, longer_than: P90D}",
+            ],
+            [
+                "{takes: loop-diuretic for 421 days, dose: 10 mg daily, until: 56 days ago}",
+                "{takes: loop-diuretic for 56 days, dose: 20 mg daily}",
+            ],
+        ),
         (["{sex: male}"], ["patient: male, 50 years"]),
         (["{sex: unknown}"], []),
         (["{age: years, ge: 65}"], ["patient: unknown sex, 65 years"]),
