@@ -137,6 +137,10 @@ class Normalizer:
             more.add(adjusted.egfr)
         return frozenset(more)
 
+    def lookback(self, analyte: str) -> int:
+        """How far back, in seconds, a result of a wanted analyte can still decide something."""
+        return self._horizon[analyte]
+
     def _horizon_of(self, analyte: str) -> int:
         """How far back, in seconds, a result of this analyte can still decide something."""
         context = self.terminology.analytes[analyte].context
@@ -156,8 +160,12 @@ class Normalizer:
             names.append(adjusted.id)
         return names
 
-    def normalize(self, record: Record, as_of: int) -> Normalized:
-        """Return the facts of one patient at `as_of` (seconds since the epoch)."""
+    def normalize(self, record: Record, as_of: int, *, all_results: bool = True) -> Normalized:
+        """Return the facts of one patient at `as_of` (seconds since the epoch).
+
+        `all_results` is False where results may be missing that the sender has: then nothing
+        is concluded from there being none.
+        """
         out = Normalized()
         self._patient(record, as_of, out)
         self._death(record, as_of, out)
@@ -165,6 +173,8 @@ class Normalizer:
         self._labs(record.measurements, courses, as_of, out)
         held = self._presences(record.presences, record.sex, as_of, out)
         self._sequels(held, courses, as_of, out)
+        if not all_results:
+            out.facts = [fact for fact in out.facts if fact.kind != "absence"]
         for key, sources in out.faults.items():
             out.facts.append(Fact(key, "quality", key.split("/")[1], {}, tuple(sources)))
         out.facts.sort(key=lambda fact: fact.key)

@@ -323,8 +323,8 @@ class Suppressed:
 class NotEvaluated:
     """A rule that could not be decided.
 
-    `reason` is one of: missing, stale, future, date, unit, implausible, comparator, status,
-    unknown-code, reference, population, conflict. `needs` names the concept.
+    `reason` is one of: missing, not-sent, stale, future, date, unit, implausible, comparator,
+    status, unknown-code, reference, population, conflict. `needs` names the concept.
     """
 
     rule: str

@@ -455,6 +455,31 @@ class PatientMedicine(Shape):
     urgent: Text
 
 
+class ServiceTexts(Shape):
+    """What the CDS Hooks service says of a call itself.
+
+    `data` names the kinds of data by their id; ``{data}`` stands for those that were not there,
+    ``{number}`` for a number of records. Texts that begin with `patient_` are for the patient.
+    """
+
+    label: Text
+    as_if_started: Text
+    patient_as_if_started: Text
+    not_all_data_summary: Text
+    not_all_data: Text
+    patient_not_all_data_summary: Text
+    patient_not_all_data: Text
+    other_people: Text
+    unreadable: Text
+    data: Mapping[str, Text]
+    failed_summary: Text
+    failed: Text
+    patient_failed_summary: Text
+    patient_failed: Text
+    not_recorded_summary: Text
+    not_recorded: Text
+
+
 class CardTexts(Shape):
     """`cards.yaml`: wording and codes that all cards share."""
 
@@ -471,6 +496,7 @@ class CardTexts(Shape):
     ask_result: Text
     not_evaluated: Mapping[str, str] = {}
     patient_medicine: PatientMedicine | None = None
+    service: ServiceTexts | None = None
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ def _load_texts(roots: Sequence[Path], errors: list[RuleError]) -> CardTexts | N
                         "suggestions": {**merged.suggestions, **texts.suggestions},
                         # A folder that says nothing of medicines does not silence it.
                         "patient_medicine": texts.patient_medicine or merged.patient_medicine,
+                        "service": texts.service or merged.service,
                     }
                 )
             )

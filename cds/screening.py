@@ -123,15 +123,22 @@ class Assessment:
         )
 
     def cards(
-        self, audience: Audience = "clinician", *, hook_instance: str | None = None
+        self,
+        audience: Audience = "clinician",
+        *,
+        hook_instance: str | None = None,
+        changes: bool = True,
     ) -> list[dict[str, Any]]:
-        """Return the CDS Hooks 2.0 cards, most urgent first; [] where nothing was found."""
+        """Return the CDS Hooks 2.0 cards, most urgent first; [] where nothing was found.
+
+        `changes` False leaves out what would change a finding: most of the work for a card.
+        """
         return render(
             self.evaluation,
             self._screener.rulesets,
             audience=audience,
             hook_instance=hook_instance,
-            changes=self._changes if audience == "clinician" else {},
+            changes=self._changes if changes and audience == "clinician" else {},
         )
 
     def judge(self) -> Callable[[Leaf], LeafTrace]:
@@ -174,6 +181,12 @@ class Assessment:
         self, *, audience: Audience = "clinician", everything: bool = False
     ) -> dict[str, Any]:
         """Return the assessment as JSON-ready values; `everything` lists all undecided rules."""
+        found = self.trace(everything=everything)
+        problems = found.pop("problems")
+        return {**found, "cards": self.cards(audience), "problems": problems}
+
+    def trace(self, *, everything: bool = False) -> dict[str, Any]:
+        """Return what `to_dict` does, without the cards."""
         e = self.evaluation
         undecided = self.undecided if everything else e.not_evaluated
         return {
@@ -197,7 +210,6 @@ class Assessment:
                 {"question": f.question, "needs": f.needs or None, "rules": list(f.rules)}
                 for f in follow_up(e, self._screener.rulesets)
             ],
-            "cards": self.cards(audience),
             "problems": [
                 {
                     "severity": p.severity,
@@ -319,11 +331,24 @@ class Screener:
         for record in self.reader.read_paths(list(paths), log):
             yield self.assess(record, when)
 
-    def assess(self, record: Record, as_of: int) -> Assessment:
-        """Assess one patient as read; `as_of` in seconds since the epoch."""
-        normalized = self.normalizer.normalize(record, as_of)
+    def assess(self, record: Record, as_of: int, *, all_results: bool = True) -> Assessment:
+        """Assess one patient as read; `as_of` in seconds since the epoch.
+
+        `all_results` is False where the sender may have results that were not sent: then nothing
+        is concluded from a result that is missing, and it counts as not sent ("not-sent").
+        """
+        normalized = self.normalizer.normalize(record, as_of, all_results=all_results)
         firings = self.engine.run(normalized.facts)
         evaluation = self.evaluator.evaluate(record, normalized, firings, as_of)
+        if not all_results:
+            analytes = self.rulesets.terminology.analytes
+            open_ = (
+                replace(n, reason="not-sent")
+                if n.reason == "missing" and n.needs.removeprefix("earlier ") in analytes
+                else n
+                for n in evaluation.not_evaluated
+            )
+            evaluation = replace(evaluation, not_evaluated=tuple(open_))
         site = self.rulesets.site
         if site is not None and site.notice:
             # Nobody is to take the silence of rules that were not run for "nothing found".

@@ -281,7 +281,7 @@ class Wording:
                 return escape(f"No usable result{self._within(fact.key)}: {name}")
             case "after":
                 event, medicine = rest
-                name = f"{name}, begun after the {event} of {self.name(medicine)}:"
+                name = f"{name}, begun after the {event} of {self.name(medicine)}"
             case "stopped":
                 name = f"stopped: {name}"
             case "ordered":

@@ -35,6 +35,9 @@ _COMMANDS = {
     "diff": "diff",
     "new-rule": "new_rule",
     "translate": "translate",
+    "feedback": "feedback",
+    "serve": "serve",
+    "conformance": "conformance",
 }
 
 

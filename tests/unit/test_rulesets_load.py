@@ -43,6 +43,7 @@ ARTICLES = {
 }
 REASONS = {
     "missing",
+    "not-sent",
     "stale",
     "future",
     "date",
