@@ -141,6 +141,7 @@ def shipped(rulesets: Rulesets) -> Trying:
 @pytest.mark.parametrize("kinds", EXPECTED, ids="-".join)
 @examples(0.3)
 @given(data=st.data(), chosen=lines)
+@pytest.mark.slow
 def test_trying_a_mutant_agrees_with_loading_it(
     shipped: Trying, kinds: tuple[str, ...], data: st.DataObject, chosen: list[dict[str, str]]
 ) -> None:

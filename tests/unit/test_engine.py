@@ -363,6 +363,7 @@ print(patients(50_000) - before)
 
 @needs_durable
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the memory in use")
+@pytest.mark.slow
 def test_fifty_thousand_patients_take_no_more_memory_than_two_thousand() -> None:
     run = subprocess.run(
         [sys.executable, "-c", MANY_PATIENTS],

@@ -163,6 +163,7 @@ def test_a_case_that_could_not_be_assessed_has_tried_nothing(shipped: Rulesets) 
     assert measure(unknown, rules).covered == 0
 
 
+@pytest.mark.slow
 def test_the_cases_suggested_for_what_is_open_cover_every_criterion_of_the_shipped_rules(
     shipped: Rulesets, tmp_path: Path
 ) -> None:

@@ -508,6 +508,7 @@ def test_the_case_suggested_for_a_mutant_is_at_its_very_limit(shipped: Rulesets)
     assert "not: [trial]" in at
 
 
+@pytest.mark.slow
 def test_every_case_suggested_passes_with_the_rules_and_fails_with_the_mutant(
     shipped: Rulesets, everything: MutationReport, tmp_path: Path
 ) -> None:

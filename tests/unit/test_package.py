@@ -60,7 +60,8 @@ def test_importing_the_package_loads_no_slow_library() -> None:
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(cds.__path__, "cds.")
-    if module.name != "cds.__main__"  # to import it is to run the command
+    # To import one of these is to run it.
+    if module.name not in ("cds.__main__", "cds.service.migrations.env")
 ]
 
 

@@ -1,0 +1,1 @@
+"""The versions of the service's tables, for alembic; `cds.service.database` applies them."""
