@@ -39,7 +39,7 @@ _HALTED: Final = frozenset({"stopped", "on-hold"})
 _NOT_USED: Final = frozenset({"not-taken", "intended", "draft", "cancelled", "entered-in-error"})
 _STATUSES: Final = _IN_USE | _ENDED | _HALTED | _NOT_USED
 _NOT_ORDERS: Final = frozenset({"proposal", "plan", "option"})
-_MANY: Final = 16_384  # more distinct medicines than any sender uses; keeps the memory bounded
+_MANY: Final = 2_048  # more distinct medicines than most senders use; keeps the memory bounded
 
 _OWN: Final = frozenset({SYSTEMS["rxnorm"], SYSTEMS["medicine"]})
 _UNKNOWN: Final = "?"  # begins the name of an ingredient that no table knows

@@ -347,7 +347,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request by the guarded pool."""
+        """Send one request and return its answer, the body still to come."""
         response = await self._pool.handle_async_request(
             httpcore.Request(
                 request.method,
@@ -372,7 +372,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close the pool."""
+        """Close all connections."""
         await self._pool.aclose()
 
 

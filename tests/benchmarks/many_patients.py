@@ -23,6 +23,7 @@ def resident_mb() -> float:
 def patient(number: int) -> bytes:
     """A small record, unlike that of any other number: own ids, values and times."""
     subject = {"reference": f"Patient/p{number}"}
+    ill, share = number % 10 == 0, number % 50_021 / 50_021
 
     def result(code: str, unit: str, value: float) -> dict[str, object]:
         return {
@@ -41,12 +42,21 @@ def patient(number: int) -> bytes:
             "id": f"p{number}",
             "birthDate": f"{1930 + number % 90}-{1 + number % 12:02}",
         },
-        result("2823-3", "mmol/L", 2.0 + number % 50_021 / 10_000),  # potassium
-        result("2601-3", "mmol/L", 0.3 + number % 10_007 / 10_000),  # magnesium
+        # One patient in ten is ill; of each potassium and magnesium.
+        result("2823-3", "mmol/L", 2.0 + share * 5 if ill else 3.7 + share),
+        result("2601-3", "mmol/L", 0.3 + share if ill else 0.8 + share / 10),
         {
             "resourceType": "Condition",
             "id": f"c{number}",
-            "code": {"coding": [{"system": "http://snomed.info/sct", "code": "82470000"}]},
+            # Twitching, or a cold.
+            "code": {
+                "coding": [
+                    {
+                        "system": "http://snomed.info/sct",
+                        "code": "82470000" if ill else "82272006",
+                    }
+                ]
+            },
             "subject": subject,
         },
         {

@@ -548,7 +548,7 @@ def test_ch87_no_redirect_is_followed(
     for location in (
         f"{elsewhere.base}/Observation?patient=p1",
         f"{server.base}/Patient/p1",
-        "http://[x",
+        "https://a:b",
     ):
         server.behave("Observation", "status", status=status, headers={"Location": location})
         assert one(server.base) == Unreadable("not-allowed", status)
@@ -761,7 +761,7 @@ def test_ch87_a_name_leads_to_no_address_that_is_not_public(addresses: list[Any]
 
 
 def test_ch87_public_addresses_are_tried_one_after_the_other() -> None:
-    public = ["2600::1", "8.8.8.8", "9.9.9.9"]
+    public = ["2600::1", "64:ff9b::808:808", "8.8.8.8", "9.9.9.9"]
     assert called(production(client("https://fhir.example.org")), *public) == public
 
 
