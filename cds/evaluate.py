@@ -126,7 +126,7 @@ class Evaluator:
             patient=record.patient,
             as_of=as_of,
             facts=facts,
-            findings=tuple(sorted(findings, key=self._rank)),
+            findings=self.ranked(findings),
             suppressed=tuple(sorted(suppressed, key=lambda s: self._rank(s.finding))),
             not_evaluated=tuple(sorted({*population, *near}, key=_undecided_rank)),
             problems=tuple(
@@ -137,6 +137,10 @@ class Evaluator:
             ),
             steps=self._steps(firings),
         )
+
+    def ranked(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+        """Return findings in the order in which they are shown."""
+        return tuple(sorted(findings, key=self._rank))
 
     def _rank(self, finding: Finding) -> tuple[int, str, int]:
         """Order by tier and group, then as the rules stand in their file: the author's order."""

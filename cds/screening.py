@@ -335,20 +335,16 @@ class Screener:
         """Assess one patient as read; `as_of` in seconds since the epoch.
 
         `all_results` is False where the sender may have results that were not sent: then nothing
-        is concluded from a result that is missing, and it counts as not sent ("not-sent").
+        but an alarm (urgent or above) is concluded from a result that is missing, and it counts as
+        not sent ("not-sent").
         """
-        normalized = self.normalizer.normalize(record, as_of, all_results=all_results)
+        normalized = self.normalizer.normalize(record, as_of)
         firings = self.engine.run(normalized.facts)
         evaluation = self.evaluator.evaluate(record, normalized, firings, as_of)
         if not all_results:
-            analytes = self.rulesets.terminology.analytes
-            open_ = (
-                replace(n, reason="not-sent")
-                if n.reason == "missing" and n.needs.removeprefix("earlier ") in analytes
-                else n
-                for n in evaluation.not_evaluated
-            )
-            evaluation = replace(evaluation, not_evaluated=tuple(open_))
+            known = self.normalizer.normalize(record, as_of, all_results=False)
+            sure = self.evaluator.evaluate(record, known, self.engine.run(known.facts), as_of)
+            evaluation = self._of_what_was_sent(evaluation, sure)
         site = self.rulesets.site
         if site is not None and site.notice:
             # Nobody is to take the silence of rules that were not run for "nothing found".
@@ -360,3 +356,28 @@ class Screener:
             said = Problem("warning", "not-translated", None, where, words.notice)
             evaluation = replace(evaluation, problems=(said, *evaluation.problems))
         return Assessment(self, evaluation, normalized, firings, record)
+
+    def _of_what_was_sent(self, all_: Evaluation, sure: Evaluation) -> Evaluation:
+        """Return what holds whatever was not sent, and the alarms that may hold.
+
+        A result that was not sent must not silence an alarm over its absence: to measure it is
+        what such an alarm asks for.
+        """
+        held = {(f.id, f.tier) for f in sure.findings}
+        alarms = [f for f in all_.findings if f.tier >= Tier.urgent and (f.id, f.tier) not in held]
+        taken = {f.id for f in alarms} | {f.family for f in alarms if f.family is not None}
+        rest = [f for f in sure.findings if f.id not in taken and f.family not in taken]
+        analytes = self.rulesets.terminology.analytes
+        open_ = (
+            replace(n, reason="not-sent")
+            if n.reason == "missing" and n.needs.removeprefix("earlier ") in analytes
+            else n
+            for n in sure.not_evaluated
+        )
+        return replace(
+            sure,
+            facts=all_.facts,
+            steps=all_.steps,
+            findings=self.evaluator.ranked([*alarms, *rest]),
+            not_evaluated=tuple(open_),
+        )

@@ -4,10 +4,10 @@ Source: CDS Hooks 2.0, "Calling a CDS Service" and "CDS Service Response". Where
 module decides:
 
 * Only the patient is required (CH-42, CH-49). Every other key that was neither sent nor could be
-  read leaves what depends on it not evaluated: no rule concludes anything from the absence of a
-  result, and no "not on record" is said of it (`Screener.assess`, `all_results`); nothing is called
-  harmless (`absence`). A recorded stop of a medicine counts although a newer record of it may be
-  missing, as does an alarm that something missing might have called off.
+  read leaves what depends on it not evaluated: nothing but an alarm is concluded from the absence
+  of a result, and no "not on record" is said of it (`Screener.assess`, `all_results`); nothing is
+  called harmless (`absence`). A recorded stop of a medicine counts although a newer record of it
+  may be missing, as does an alarm that something missing might have called off.
 * One card of `info`, after all others, says which data were not there. It is given whether or not
   there are other cards, so that nobody is falsely reassured, where results, signs, conditions or
   all medicines were missing, where a query failed or came only in part, and where records were

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from cds import Screener, Tier, load_rulesets
+from cds.cases import Case, Expect
 from cds.errors import FhirInputError, UsageError
 from cds.fhir import ReadLog
+from cds.forms import parse
 from tests.builders import bundle, lab, patient
 
 AS_OF = "2026-11-01T00:00:00Z"
@@ -93,3 +95,32 @@ def test_everything_lists_rules_that_came_nowhere_near(screener: Screener) -> No
     assert assessment.to_dict()["not_evaluated"] == []
     everything = assessment.to_dict(everything=True)["not_evaluated"]
     assert {"hypokalemia-severe", "hyponatremia-severe"} <= {n["rule"] for n in everything}
+
+
+# ------------------------------------------------------------ results that were not sent
+
+
+def of_lines(screener: Screener, *lines: dict[str, str], all_results: bool) -> Any:
+    """Assess a patient of these lines; `all_results` says whether all results were sent."""
+    as_of = 1_793_491_200  # 2026-11-01T00:00:00Z
+    case = Case("x", as_of, tuple(map(parse, lines)), Expect(), "", 0)
+    (record,) = screener.reader.read(case.bundle(screener.rulesets.terminology), ReadLog())
+    return screener.assess(record, as_of, all_results=all_results)
+
+
+def test_an_alarm_over_a_missing_result_stays_where_results_were_not_sent(
+    screener: Screener,
+) -> None:
+    lines = ({"takes": "insulin"}, {"symptom": "tremor 2 hours ago"})
+    for all_results in (True, False):
+        assessment = of_lines(screener, *lines, all_results=all_results)
+        assert assessment.tier is Tier.urgent
+        assert "insulin-possible-hypoglycemia" in {f.id for f in assessment.findings}
+
+
+def test_nothing_milder_is_concluded_from_results_that_were_not_sent(screener: Screener) -> None:
+    lines = ({"symptom": "twitching 2 days ago"},)
+    missing = {f.id for f in of_lines(screener, *lines, all_results=True).findings}
+    assert "electrolyte-panel-missing" in missing
+    unknown = of_lines(screener, *lines, all_results=False)
+    assert "electrolyte-panel-missing" not in {f.id for f in unknown.findings}
